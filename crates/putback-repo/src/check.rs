@@ -1,0 +1,737 @@
+//! Is everything there, and is it what was written?
+//!
+//! The structure: every object has the bytes that its name promises, every pack that the index names has its
+//! size, every tree page of every snapshot opens, every chunk is indexed. With data: every byte of every pack is
+//! hashed, unsealed, decompressed and hashed again as blobs. The local cache is not used, so
+//! what is proven is what another machine would find.
+//!
+//! Damage is named by the object, and by the files that it hurts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use putback_format::compress::Decompressor;
+use putback_format::envelope::ObjectKind;
+use putback_format::id::{BlobId, MarkId, PackId, SegmentId, SlotId, SnapshotId};
+use putback_format::mark::Mark;
+use putback_format::pack::PackContents;
+use putback_format::segment::Segment;
+use putback_format::slot::Slot;
+use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
+use putback_store::ObjectInfo;
+
+use crate::error::{Error, Result};
+use crate::index::{IdSet, PackNumber};
+use crate::index_table::PackRecord;
+use crate::observe::{Amount, Cancel, Event, Observer, Phase};
+use crate::open::list_configs;
+use crate::reader::open_frame;
+use crate::snapshots::StoredSnapshot;
+use crate::{Repository, layout, read_verified};
+
+/// Damages that are listed one by one; further ones are counted.
+const DAMAGES_MAX: usize = 1000;
+/// Paths that are listed for one damage.
+const HURTS_MAX: usize = 100;
+/// Bytes that are read at once.
+const PIECE_BYTES: u64 = 4 << 20;
+
+/// How much of the data to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum ReadData {
+    /// None: the structure only.
+    #[default]
+    No,
+    /// All of it.
+    All,
+    /// The `n`-th of `of` parts, from 1: all parts together are everything.
+    Part {
+        /// Which part.
+        n: u32,
+        /// How many there are.
+        of: u32,
+    },
+    /// About this share of the packs, chosen anew each time: 0 to 100.
+    Percent(f64),
+    /// Packs of about this many bytes together, chosen anew each time.
+    Bytes(u64),
+}
+
+/// What to check.
+#[derive(Clone, Debug, Default)]
+pub struct CheckOptions {
+    /// How much of the data to read.
+    pub read: ReadData,
+    /// How many cores to use.
+    pub workers: usize,
+    /// Stops the check.
+    pub cancel: Cancel,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// The object.
+    pub object: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// Paths that it hurts, each with one of its snapshots; at most 100.
+    pub hurts: Vec<(SnapshotId, Vec<u8>)>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default)]
+pub struct CheckReport {
+    /// Snapshots, checkpoints among them.
+    pub snapshots: u64,
+    /// Packs that the index names.
+    pub packs: u64,
+    /// Blobs that the index names, duplicates counted.
+    pub blobs: u64,
+    /// Packs that were read.
+    pub packs_read: u64,
+    /// Bytes of these.
+    pub bytes_read: u64,
+    /// What is wrong, the first 1,000.
+    pub damages: Vec<Damage>,
+    /// How much is wrong.
+    pub damages_total: u64,
+    /// What is worth knowing and not wrong.
+    pub warnings: Vec<String>,
+    /// Packs that no segment names: left by interrupted runs, or of a backup that is running.
+    pub unreferenced_packs: u64,
+    /// Whether it was stopped before its end.
+    pub is_interrupted: bool,
+}
+
+/// Frames of packs that cannot be read.
+#[derive(Default)]
+struct BadFrames {
+    /// By pack: the frames, or all of them.
+    packs: BTreeMap<PackId, Option<BTreeSet<u32>>>,
+}
+
+impl BadFrames {
+    fn contains(&self, pack: &PackId, frame: u32) -> bool {
+        self.packs.get(pack).is_some_and(|frames| frames.as_ref().is_none_or(|set| set.contains(&frame)))
+    }
+}
+
+struct Checker<'a> {
+    repository: Repository,
+    options: &'a CheckOptions,
+    observer: &'a dyn Observer,
+    report: Mutex<CheckReport>,
+    bad: Mutex<BadFrames>,
+}
+
+/// The error with its causes, in one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+impl Repository {
+    /// Checks the repository. What is wrong is in the report; errors are what kept the check from going on.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store cannot be listed.
+    pub fn check(&self, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
+        let checker = Checker {
+            repository: self.with_fresh_index(),
+            options,
+            observer,
+            report: Mutex::default(),
+            bad: Mutex::default(),
+        };
+        checker.run()?;
+        let mut report = checker.report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.warnings.extend(checker.repository.take_warnings());
+        Ok(report)
+    }
+}
+
+impl Checker<'_> {
+    fn run(&self) -> Result<()> {
+        self.check_small_objects()?;
+        self.load_segments()?;
+        let packs = self.check_pack_listing()?;
+        let snapshots = self.read_snapshots()?;
+        self.check_trees(&snapshots)?;
+        if self.options.read != ReadData::No {
+            self.read_packs(&self.choose(packs)?)?;
+        }
+        self.name_hurt_files(&snapshots)?;
+        if self.options.cancel.is_cancelled() {
+            self.report().is_interrupted = true;
+        }
+        Ok(())
+    }
+
+    fn report(&self) -> std::sync::MutexGuard<'_, CheckReport> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn damage(&self, object: impl std::fmt::Display, message: impl std::fmt::Display) {
+        self.damage_of(object, message, Vec::new());
+    }
+
+    fn damage_of(
+        &self,
+        object: impl std::fmt::Display,
+        message: impl std::fmt::Display,
+        hurts: Vec<(SnapshotId, Vec<u8>)>,
+    ) {
+        let mut report = self.report();
+        report.damages_total += 1;
+        let (object, message) = (object.to_string(), message.to_string());
+        if report.damages.len() < DAMAGES_MAX {
+            report.damages.push(Damage { object, message, hurts });
+        }
+    }
+
+    /// Configurations, slots, their copies, marks, the text for people.
+    fn check_small_objects(&self) -> Result<()> {
+        let repository = &self.repository;
+        let store = repository.store().as_ref();
+        for (generation, _, path) in list_configs(store)? {
+            let config = repository.read_sealed(ObjectKind::Config, &path).and_then(|payload| {
+                putback_format::config::Config::decode(&payload).map_err(|error| Error::object(&path, error))
+            });
+            match config {
+                Ok(config) if config.generation == generation && config.repository == repository.id() => {}
+                Ok(_) => self.damage(&path, "its name and its content disagree"),
+                Err(error) => self.damage(&path, describe(&error)),
+            }
+            self.check_copy(&path)?;
+        }
+        for info in self.list(layout::KEYS, |name| name.parse::<SlotId>().is_ok())? {
+            let slot = read_verified(store, &info.path, u64::from(ObjectKind::SlotInfo.bytes_max()));
+            match slot {
+                Ok(bytes) => {
+                    let opened = Slot::decode(&bytes).and_then(|slot| slot.info(repository.keys()));
+                    if let Err(error) = opened {
+                        self.damage(&info.path, error);
+                    }
+                }
+                Err(error) => self.damage(&info.path, describe(&error)),
+            }
+            self.check_copy(&info.path)?;
+        }
+        for info in self.list(layout::COPIES, |name| name.starts_with("keys-") || name.starts_with("config-"))? {
+            let limit = u64::from(ObjectKind::Config.bytes_max());
+            if let Err(error) = read_verified(store, &info.path, limit) {
+                self.damage(&info.path, describe(&error));
+            }
+            let original = info.path.name().replacen('-', "/", 1);
+            let original = putback_store::ObjectPath::new(&original);
+            if original.is_ok_and(|original| store.stat(&original).is_err_and(|error| error.is_not_found())) {
+                self.damage(&info.path, "it stands alone: what it is a copy of is gone");
+            }
+        }
+        for info in self.list(layout::MARKS, |name| name.parse::<MarkId>().is_ok())? {
+            let mark = repository
+                .read_sealed(ObjectKind::Mark, &info.path)
+                .and_then(|payload| Mark::decode(&payload).map_err(|error| Error::object(&info.path, error)));
+            if let Err(error) = mark {
+                self.damage(&info.path, describe(&error));
+            }
+        }
+        match store.read_all(&layout::readme(), 1 << 16) {
+            Ok(text) if text == layout::README.as_bytes() => {}
+            Ok(_) => self.damage(layout::README_NAME, "it is not the text that putback writes"),
+            Err(error) => self.damage(layout::README_NAME, describe(&error)),
+        }
+        Ok(())
+    }
+
+    /// Lists a folder; names that do not belong there are worth a warning.
+    fn list(&self, folder: &str, is_ours: impl Fn(&str) -> bool) -> Result<Vec<ObjectInfo>> {
+        let (ours, foreign): (Vec<_>, Vec<_>) = self
+            .repository
+            .store()
+            .list(folder)?
+            .into_iter()
+            .partition(|info| is_ours(info.path.name()));
+        for info in foreign {
+            self.report().warnings.push(format!("{} is not putback's", info.path));
+        }
+        Ok(ours)
+    }
+
+    fn check_copy(&self, path: &putback_store::ObjectPath) -> Result<()> {
+        let copy = layout::copy(path);
+        match self.repository.store().stat(&copy) {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => {
+                self.damage(&copy, "the second copy is missing");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn load_segments(&self) -> Result<()> {
+        let listed: BTreeSet<SegmentId> = self
+            .list(layout::INDEX, |name| name.parse::<SegmentId>().is_ok())?
+            .iter()
+            .filter_map(|info| info.path.name().parse().ok())
+            .collect();
+        let total = Amount { items: listed.len() as u64, bytes: 0 };
+        self.observer.event(Event::PhaseStarted { phase: Phase::Index, total: Some(total) });
+        self.repository.index().load(&listed, |id| {
+            let by = Amount { items: 1, bytes: 0 };
+            self.observer.event(Event::Advanced { phase: Phase::Index, by });
+            Ok(self.repository.read_segment(id).unwrap_or_else(|error| {
+                self.damage(layout::segment(id), describe(&error));
+                Segment::default()
+            }))
+        })
+    }
+
+    /// Every pack of the index is listed with its size.
+    fn check_pack_listing(&self) -> Result<Vec<(PackNumber, PackId, u64)>> {
+        let listed: BTreeMap<PackId, ObjectInfo> = self
+            .list(layout::PACKS, |name| name.parse::<PackId>().is_ok())?
+            .into_iter()
+            .filter_map(|info| Some((info.path.name().parse().ok()?, info)))
+            .collect();
+        let mut packs = Vec::new();
+        let mut indexed = IdSet::default();
+        for (number, id) in self.repository.index().packs() {
+            if !indexed.insert(id) {
+                continue;
+            }
+            let record = self.repository.pack(number)?;
+            let wrong = match listed.get(&id) {
+                None => Some("it is missing".to_owned()),
+                Some(info) if info.size != record.size => {
+                    Some(format!("it has {} bytes instead of {}", info.size, record.size))
+                }
+                Some(info) if info.crc32.is_some_and(|crc32| crc32 != record.crc32) => {
+                    Some("the storage reports another checksum".to_owned())
+                }
+                Some(_) => None,
+            };
+            if let Some(message) = wrong {
+                let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+                // A pack cut short may still hold its first frames.
+                let size = listed.get(&id).map_or(0, |info| info.size);
+                let lost = (0..record.frames.len() as u32)
+                    .filter(|frame| record.frame_offset(frame + 1) > size)
+                    .collect();
+                bad.packs.insert(id, Some(lost));
+                drop(bad);
+                self.damage(layout::pack(&id), message);
+            } else {
+                packs.push((number, id, record.size));
+            }
+        }
+        let mut report = self.report();
+        report.packs = indexed.len() as u64;
+        report.blobs = self.repository.index().size().0;
+        report.unreferenced_packs = listed.keys().filter(|id| !indexed.contains(*id)).count() as u64;
+        Ok(packs)
+    }
+
+    fn read_snapshots(&self) -> Result<Vec<StoredSnapshot>> {
+        let mut snapshots = Vec::new();
+        for info in self.list(layout::SNAPSHOTS, |name| name.parse::<SnapshotId>().is_ok())? {
+            let Ok(id) = info.path.name().parse::<SnapshotId>() else { continue };
+            match self.repository.read_snapshot(&id) {
+                Ok(snapshot) => snapshots.push(StoredSnapshot { id, snapshot }),
+                Err(error) => self.damage(&info.path, describe(&error)),
+            }
+        }
+        self.report().snapshots = snapshots.len() as u64;
+        // The newest first: what it lacks matters most.
+        snapshots.sort_by_key(|stored| std::cmp::Reverse(stored.snapshot.time));
+        Ok(snapshots)
+    }
+
+    /// Opens every tree page once, and looks every chunk up.
+    fn check_trees(&self, snapshots: &[StoredSnapshot]) -> Result<()> {
+        let total = Amount { items: snapshots.len() as u64, bytes: 0 };
+        self.observer.event(Event::PhaseStarted { phase: Phase::CheckTrees, total: Some(total) });
+        let mut visited = IdSet::default();
+        for stored in snapshots {
+            self.check_directory(stored.id, &stored.snapshot.root, &mut Vec::new(), &mut visited)?;
+            let by = Amount { items: 1, bytes: 0 };
+            self.observer.event(Event::Advanced { phase: Phase::CheckTrees, by });
+        }
+        Ok(())
+    }
+
+    fn check_directory(
+        &self,
+        snapshot: SnapshotId,
+        directory: &Entry,
+        path: &mut Vec<u8>,
+        visited: &mut IdSet<BlobId>,
+    ) -> Result<()> {
+        let EntryKind::Directory { pages } = &directory.kind else {
+            self.damage_of(format!("snapshot {snapshot}"), "its root is no directory", Vec::new());
+            return Ok(());
+        };
+        for page in pages {
+            if self.options.cancel.is_cancelled() || !visited.insert(*page) {
+                continue;
+            }
+            let entries = match self.repository.read_page(page) {
+                Ok(entries) => entries,
+                Err(error) => {
+                    self.damage_of(format!("tree page {page}"), describe(&error), vec![(snapshot, shown(path))]);
+                    continue;
+                }
+            };
+            for entry in entries {
+                let length = path.len();
+                path.push(b'/');
+                path.extend_from_slice(&entry.name);
+                match &entry.kind {
+                    EntryKind::Directory { .. } => self.check_directory(snapshot, &entry, path, visited)?,
+                    EntryKind::File { content, .. } => self.check_content(snapshot, content, path, visited)?,
+                    _ => {}
+                }
+                path.truncate(length);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_content(
+        &self,
+        snapshot: SnapshotId,
+        content: &Content,
+        path: &[u8],
+        visited: &mut IdSet<BlobId>,
+    ) -> Result<()> {
+        match content {
+            Content::Inline(_) => Ok(()),
+            Content::Chunks(chunks) => self.check_chunks(snapshot, chunks, path),
+            Content::Lists { depth, pages } => self.check_lists(snapshot, pages, *depth, path, visited),
+        }
+    }
+
+    fn check_lists(
+        &self,
+        snapshot: SnapshotId,
+        pages: &[ChunkRef],
+        depth: u8,
+        path: &[u8],
+        visited: &mut IdSet<BlobId>,
+    ) -> Result<()> {
+        for page in pages {
+            if !visited.insert(page.id) {
+                continue;
+            }
+            match self.repository.read_list_page(page, depth) {
+                Ok(refs) if depth > 1 => self.check_lists(snapshot, &refs, depth - 1, path, visited)?,
+                Ok(refs) => self.check_chunks(snapshot, &refs, path)?,
+                Err(error) => {
+                    self.damage_of(format!("list page {}", page.id), describe(&error), vec![(snapshot, path.to_vec())]);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_chunks(&self, snapshot: SnapshotId, chunks: &[ChunkRef], path: &[u8]) -> Result<()> {
+        for chunk in chunks {
+            let message = match self.repository.index().find(&chunk.id)? {
+                None => "no index segment names it",
+                Some(location) if u64::from(location.length) != chunk.length => {
+                    "the index and the file disagree about its length"
+                }
+                Some(_) => continue,
+            };
+            self.damage_of(format!("blob {}", chunk.id), message, vec![(snapshot, path.to_vec())]);
+        }
+        Ok(())
+    }
+
+    /// The packs to read.
+    fn choose(&self, mut packs: Vec<(PackNumber, PackId, u64)>) -> Result<Vec<(PackNumber, u64)>> {
+        packs.sort_by_key(|(_, id, _)| *id);
+        let all = packs.len();
+        if matches!(self.options.read, ReadData::Percent(_) | ReadData::Bytes(_)) {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed).map_err(Error::Random)?;
+            packs.sort_by_key(|(_, id, _)| *blake3::keyed_hash(&seed, id.as_bytes()).as_bytes());
+        }
+        let mut bytes = 0;
+        let chosen = packs.into_iter().enumerate().filter(|(index, (_, _, size))| match self.options.read {
+            ReadData::No => false,
+            ReadData::All => true,
+            ReadData::Part { n, of } => *index as u64 % u64::from(of.max(1)) + 1 == u64::from(n),
+            ReadData::Percent(percent) => (*index as f64) < (all as f64 * percent / 100.0).ceil(),
+            ReadData::Bytes(limit) => {
+                let is_wanted = bytes < limit;
+                bytes += size;
+                is_wanted
+            }
+        });
+        Ok(chosen.map(|(_, (number, _, size))| (number, size)).collect())
+    }
+
+    fn read_packs(&self, packs: &[(PackNumber, u64)]) -> Result<()> {
+        let bytes = packs.iter().map(|(_, size)| size).sum();
+        let total = Amount { items: packs.len() as u64, bytes };
+        self.observer.event(Event::PhaseStarted { phase: Phase::CheckPacks, total: Some(total) });
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..self.options.workers.max(1).min(packs.len().max(1)))
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut buffers = Buffers::new()?;
+                        while let Some((number, _)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                            if self.options.cancel.is_cancelled() {
+                                break;
+                            }
+                            let record = self.repository.pack(*number)?;
+                            self.read_pack(&record, &mut buffers)?;
+                            let mut report = self.report();
+                            report.packs_read += 1;
+                            report.bytes_read += record.size;
+                        }
+                        Ok(())
+                    })
+                })
+                .collect();
+            workers
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or(Err(Error::WorkerFailed)))
+                .collect::<Result<()>>()
+        })
+    }
+
+    /// Reads a pack from its first to its last byte.
+    fn read_pack(&self, record: &PackRecord, buffers: &mut Buffers) -> Result<()> {
+        let path = layout::pack(&record.id);
+        let contents = match self.repository.read_pack_contents(&record.id, record.size) {
+            Ok((trailer, contents)) => {
+                if contents.frames != record.frames || trailer.salt != record.salt || trailer.epoch != record.epoch {
+                    self.damage(&path, "its header and the index disagree");
+                }
+                contents
+            }
+            Err(error) => {
+                self.damage(&path, describe(&error));
+                // The segments tell the same as the header, only not as quickly.
+                match self.contents_from_segments(&record.id)? {
+                    Some(contents) => contents,
+                    None => return Ok(()),
+                }
+            }
+        };
+        let master = self.repository.keys().master("a pack", record.epoch);
+        let key = match master {
+            Ok(master) => putback_format::pack::PackKey::new(master, self.repository.id(), record.epoch, record.salt),
+            Err(error) => {
+                self.damage(&path, error);
+                return Ok(());
+            }
+        };
+        let mut hasher = blake3::Hasher::new();
+        let mut bad = BTreeSet::new();
+        let mut first_blob = 0;
+        let (mut offset, mut frame) = (0, 0u32);
+        while offset < record.size {
+            // As many whole frames as fit into a piece, then the rest of the pack in pieces.
+            let (start, mut end) = (offset, offset);
+            let first_frame = frame;
+            while let Some(entry) = record.frames.get(frame as usize) {
+                if frame > first_frame && end + u64::from(entry.stored_length) > start + PIECE_BYTES {
+                    break;
+                }
+                end += u64::from(entry.stored_length);
+                frame += 1;
+            }
+            if frame == first_frame {
+                end = record.size.min(start + PIECE_BYTES);
+            }
+            offset = end;
+            if let Err(error) = self.repository.store().read(&path, start..end, &mut buffers.stored) {
+                self.damage(&path, describe(&error));
+                bad.extend(first_frame..frame);
+                continue;
+            }
+            hasher.update(&buffers.stored);
+            self.observer.event(Event::Advanced {
+                phase: Phase::CheckPacks,
+                by: Amount { items: 0, bytes: end - start },
+            });
+            let mut at = 0;
+            for number in first_frame..frame {
+                let entry = record.frames[number as usize];
+                let stored = &buffers.stored[at..at + entry.stored_length as usize];
+                at += stored.len();
+                let opened = open_frame(
+                    &key, record, number, stored, &mut buffers.decompressor, &mut buffers.coded, &mut buffers.plain,
+                );
+                let count = entry.blobs as usize;
+                let is_good = |plain: &[u8]| self.verify_blobs(&contents, first_blob, count, plain);
+                let verified = opened.and_then(|()| match is_good(&buffers.plain) {
+                    true => Ok(()),
+                    false => Err(putback_format::Error::IdMismatch),
+                });
+                if let Err(error) = verified {
+                    self.damage(format!("frame {number} of {path}"), error);
+                    bad.insert(number);
+                }
+                first_blob += count;
+            }
+        }
+        if hasher.finalize().as_bytes() != record.id.as_bytes() && bad.is_empty() {
+            self.damage(&path, "its bytes do not match its name, but all of its frames are good");
+        }
+        if !bad.is_empty() {
+            let mut all = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+            all.packs.insert(record.id, Some(bad));
+        }
+        let by = Amount { items: 1, bytes: 0 };
+        self.observer.event(Event::Advanced { phase: Phase::CheckPacks, by });
+        Ok(())
+    }
+
+    fn verify_blobs(&self, contents: &PackContents, first: usize, count: usize, plain: &[u8]) -> bool {
+        let mut rest = plain;
+        (first..first + count).all(|index| {
+            let (Some(id), Some(length)) = (contents.ids.get(index), contents.lengths.get(index)) else {
+                return false;
+            };
+            let Some((blob, others)) = rest.split_at_checked(*length as usize) else { return false };
+            rest = others;
+            self.repository.id_keys().blob_id(contents.kind, blob) == *id
+        })
+    }
+
+    fn contents_from_segments(&self, pack: &PackId) -> Result<Option<PackContents>> {
+        for id in self.repository.list_segments()? {
+            let Ok(segment) = self.repository.read_segment(&id) else { continue };
+            if let Some(found) = segment.packs.into_iter().find(|candidate| candidate.id == *pack) {
+                return Ok(Some(found.contents));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Walks all snapshots again for files that have a chunk with no good copy.
+    fn name_hurt_files(&self, snapshots: &[StoredSnapshot]) -> Result<()> {
+        let bad = std::mem::take(&mut *self.bad.lock().unwrap_or_else(PoisonError::into_inner));
+        if bad.packs.is_empty() {
+            return Ok(());
+        }
+        let mut hurts: BTreeMap<PackId, Vec<(SnapshotId, Vec<u8>)>> = BTreeMap::new();
+        for stored in snapshots {
+            let mut visited = IdSet::default();
+            self.find_hurt(stored.id, &stored.snapshot.root, &mut Vec::new(), &bad, &mut visited, &mut hurts)?;
+        }
+        let mut report = self.report();
+        for (pack, paths) in hurts {
+            let name = layout::pack(&pack).to_string();
+            let damage = report.damages.iter_mut().find(|damage| damage.object.ends_with(&name));
+            if let Some(damage) = damage {
+                damage.hurts = paths;
+            }
+        }
+        Ok(())
+    }
+
+    fn find_hurt(
+        &self,
+        snapshot: SnapshotId,
+        directory: &Entry,
+        path: &mut Vec<u8>,
+        bad: &BadFrames,
+        visited: &mut IdSet<BlobId>,
+        hurts: &mut BTreeMap<PackId, Vec<(SnapshotId, Vec<u8>)>>,
+    ) -> Result<()> {
+        let EntryKind::Directory { pages } = &directory.kind else { return Ok(()) };
+        for page in pages {
+            if self.options.cancel.is_cancelled() || !visited.insert(*page) {
+                continue;
+            }
+            let Ok(entries) = self.repository.read_page(page) else {
+                if let Some(pack) = self.bad_pack_of(page, bad)? {
+                    note_hurt(hurts, pack, snapshot, path);
+                }
+                continue;
+            };
+            for entry in entries {
+                let length = path.len();
+                path.push(b'/');
+                path.extend_from_slice(&entry.name);
+                match &entry.kind {
+                    EntryKind::Directory { .. } => self.find_hurt(snapshot, &entry, path, bad, visited, hurts)?,
+                    EntryKind::File { content, .. } => {
+                        for chunk in self.repository.read_chunks(content).unwrap_or_default() {
+                            if let Some(pack) = self.bad_pack_of(&chunk.id, bad)? {
+                                note_hurt(hurts, pack, snapshot, path);
+                            }
+                        }
+                    }
+                    _ => {}
+                }
+                path.truncate(length);
+            }
+        }
+        Ok(())
+    }
+
+    /// The damaged pack that holds the only copies of a blob.
+    fn bad_pack_of(&self, blob: &BlobId, bad: &BadFrames) -> Result<Option<PackId>> {
+        let mut pack = None;
+        for location in self.repository.index().find_all(blob)? {
+            let id = self.repository.index().pack_id(location.pack);
+            match id {
+                Some(id) if bad.contains(&id, location.frame) => pack = Some(id),
+                _ => return Ok(None),
+            }
+        }
+        Ok(pack)
+    }
+}
+
+fn shown(path: &[u8]) -> Vec<u8> {
+    if path.is_empty() { b"/".to_vec() } else { path.to_vec() }
+}
+
+fn note_hurt(
+    hurts: &mut BTreeMap<PackId, Vec<(SnapshotId, Vec<u8>)>>,
+    pack: PackId,
+    snapshot: SnapshotId,
+    path: &[u8],
+) {
+    let paths = hurts.entry(pack).or_default();
+    let path = shown(path);
+    // Files are hurt as a rule in many snapshots: once is enough to know.
+    if paths.len() < HURTS_MAX && !paths.iter().any(|(_, known)| *known == path) {
+        paths.push((snapshot, path));
+    }
+}
+
+/// What a worker reuses from pack to pack.
+struct Buffers {
+    decompressor: Decompressor,
+    stored: Vec<u8>,
+    coded: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl Buffers {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            decompressor: Decompressor::new().map_err(Error::encode("a decompressor"))?,
+            stored: Vec::new(),
+            coded: Vec::new(),
+            plain: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,360 @@
+//! A run that writes, and the order that makes it safe.
+//!
+//! *Packs before segment before snapshot; whoever sees a name can read what it names; whatever a crash leaves
+//! behind is unreferenced and harmless.*
+//!
+//! Nobody holds a lock for the length of a backup, so packs that it relies on may come under a mark
+//! meanwhile. The steps (numbers as in `docs/format.md`, "Concurrency"):
+//!
+//! 1. List marks, then the index ([`Repository::begin_backup`]).
+//! 2. A blob is known only if the writers' index holds it; its pack becomes needed.
+//! 3. Packs are durable, then a segment names them ([`PackWriter`]).
+//! 4. List marks, then the index again; what a needed pack held and lost is stored anew.
+//! 5. Write the snapshot within [`COMMIT_WINDOW`] of the beginning of step 4.
+//! 6. Read it back, look again; only then is the backup a success.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use putback_format::envelope::ObjectKind;
+use putback_format::id::{BlobId, PackId, SegmentId, SnapshotId};
+use putback_format::key::BlobKind;
+use putback_format::limits::INCIDENTS_MAX;
+use putback_format::pack::{PackContents, TRAILER_BYTES, Trailer};
+use putback_format::segment::{Segment, SegmentPack};
+use putback_format::snapshot::{Incident, Snapshot, Statistics};
+use putback_format::tree::{Entry, Timestamp};
+use putback_store::LockMode;
+
+use crate::error::{Error, Result};
+use crate::index_table::PackRecord;
+use crate::pack_writer::{FrameWriter, PackWriter, Written};
+use crate::reader::FrameReader;
+use crate::snapshots::StoredSnapshot;
+use crate::{Repository, clock, layout};
+
+/// Longest time from the check to the snapshot. Prune waits much longer before it deletes.
+pub const COMMIT_WINDOW: Duration = Duration::from_secs(15 * 60);
+/// How often the check is done again before giving up.
+const ATTEMPTS: usize = 8;
+
+/// What a snapshot is to say; the repository adds the rest.
+#[derive(Clone, Debug)]
+pub struct SnapshotDraft {
+    /// The directory `/`.
+    pub root: Entry,
+    /// When the backup began.
+    pub time: Timestamp,
+    /// Offset of local time in seconds.
+    pub utc_offset: i32,
+    /// Host name.
+    pub host: String,
+    /// User name.
+    pub user: String,
+    /// What was asked for.
+    pub paths: Vec<Vec<u8>>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Free text.
+    pub description: String,
+    /// Program and version.
+    pub program: String,
+    /// The parent.
+    pub parent: Option<SnapshotId>,
+    /// False for a checkpoint.
+    pub complete: bool,
+    /// Counts.
+    pub statistics: Statistics,
+    /// Paths that failed.
+    pub incidents: Vec<Incident>,
+}
+
+/// A run that writes.
+pub struct Backup {
+    repository: Repository,
+    writer: PackWriter,
+    /// Needed packs of tables that were since merged.
+    needed: Mutex<BTreeSet<PackId>>,
+    adopted: u64,
+}
+
+impl Repository {
+    /// Brings the index up to date.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if a segment or a mark is; a backup would store known data again, or
+    /// rely on what will go.
+    pub fn load_index(&self) -> Result<()> {
+        let marks = self.marks()?;
+        self.load_segments()?;
+        self.index().set_marked(marks.packs.into_iter());
+        Ok(())
+    }
+
+    fn load_segments(&self) -> Result<()> {
+        let listed = self.list_segments()?;
+        self.index().load(&listed, |id| self.read_segment(id))
+    }
+
+    pub(crate) fn list_segments(&self) -> Result<BTreeSet<SegmentId>> {
+        let listed = self.store().list(layout::INDEX)?;
+        Ok(listed.iter().filter_map(|info| info.path.name().parse().ok()).collect())
+    }
+
+    pub(crate) fn read_segment(&self, id: &SegmentId) -> Result<Segment> {
+        let path = layout::segment(id);
+        let payload = self.read_sealed(ObjectKind::Segment, &path)?;
+        Segment::decode(&payload).map_err(|error| Error::object(&path, error))
+    }
+
+    /// Begins a run that writes: loads the index, and takes over packs that an interrupted run of this machine
+    /// stored and no segment names. `level` overrides the configuration; `workers` is how many cores to use.
+    ///
+    /// # Errors
+    /// As [`Repository::load_index`].
+    pub fn begin_backup(&self, level: Option<i32>, workers: usize) -> Result<Backup> {
+        self.load_index()?;
+        self.index().reset_needed();
+        let level = level.unwrap_or(self.config().compression_level);
+        let writer = PackWriter::new(self, level, workers)?;
+        let adopted = self.journaled_packs()?;
+        let count = adopted.len() as u64;
+        if count > 0 {
+            writer.adopt(adopted)?;
+        }
+        Ok(Backup { repository: self.clone(), writer, needed: Mutex::default(), adopted: count })
+    }
+
+    /// Packs in the journal that are whole and that no segment names.
+    fn journaled_packs(&self) -> Result<Vec<SegmentPack>> {
+        let journal = self.state().journal();
+        if journal.is_empty() {
+            return Ok(Vec::new());
+        }
+        let known: BTreeSet<PackId> = self.index().packs().into_iter().map(|(_, id)| id).collect();
+        let mut packs = Vec::new();
+        for id in journal {
+            if known.contains(&id) || self.index().is_tombstoned(&id) {
+                continue;
+            }
+            match self.read_pack_end(&id) {
+                Ok(pack) => packs.push(pack),
+                // Deleted or damaged since: its blobs are simply stored again.
+                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(Error::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(packs)
+    }
+
+    /// Reads what a pack says of itself. Its CRC-32 is computed by reading all of it.
+    pub(crate) fn read_pack_end(&self, id: &PackId) -> Result<SegmentPack> {
+        let path = layout::pack(id);
+        let size = self.store().stat(&path)?.size;
+        let (trailer, contents) = self.read_pack_contents(id, size)?;
+        let (mut hasher, mut crc) = (blake3::Hasher::new(), crc32fast::Hasher::new());
+        let mut buffer = Vec::new();
+        let mut offset = 0;
+        while offset < size {
+            let end = size.min(offset + (1 << 20));
+            self.store().read(&path, offset..end, &mut buffer)?;
+            hasher.update(&buffer);
+            crc.update(&buffer);
+            offset = end;
+        }
+        if hasher.finalize().as_bytes() != id.as_bytes() {
+            return Err(Error::Damaged { object: path.to_string(), source: None });
+        }
+        let crc32 = crc.finalize();
+        Ok(SegmentPack { id: *id, salt: trailer.salt, epoch: trailer.epoch, crc32, size, contents })
+    }
+
+    /// Reads trailer and header of a pack of this size.
+    pub(crate) fn read_pack_contents(&self, id: &PackId, size: u64) -> Result<(Trailer, PackContents)> {
+        let path = layout::pack(id);
+        let damaged = |error| Error::object(&path, error);
+        let Some(body_end) = size.checked_sub(TRAILER_BYTES as u64) else {
+            return Err(damaged(putback_format::Error::Truncated { what: "a pack" }));
+        };
+        let mut buffer = Vec::new();
+        self.store().read(&path, body_end..size, &mut buffer)?;
+        let trailer = Trailer::decode(&buffer, size, self.id()).map_err(damaged)?;
+        let header_start = body_end - u64::from(trailer.header_length);
+        self.store().read(&path, header_start..body_end, &mut buffer)?;
+        let contents = trailer
+            .key(self.keys())
+            .and_then(|key| key.unseal_header(&buffer, header_start))
+            .map_err(damaged)?;
+        Ok((trailer, contents))
+    }
+}
+
+impl Backup {
+    /// Packs of an interrupted run that this one took over.
+    #[must_use]
+    pub fn adopted_packs(&self) -> u64 {
+        self.adopted
+    }
+
+    /// A place to gather blobs; one for each worker and kind.
+    #[must_use]
+    pub fn frame_writer(&self, kind: BlobKind) -> FrameWriter {
+        self.writer.frame_writer(kind)
+    }
+
+    /// Whether a blob of an earlier snapshot can be relied on; if so, the new one needs its pack.
+    ///
+    /// # Errors
+    /// [`Error::Local`] if the local tables cannot be read.
+    pub fn require(&self, id: &BlobId) -> Result<bool> {
+        self.repository.index().require(id)
+    }
+
+    /// Counts so far.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        self.writer.written()
+    }
+
+    /// Makes everything that was put durable and indexed. All frame writers must have been flushed.
+    ///
+    /// # Errors
+    /// The first failure of any worker.
+    pub fn flush(&self) -> Result<()> {
+        self.writer.flush()
+    }
+
+    /// Writes a snapshot of what was put; all frame writers must have been flushed.
+    ///
+    /// # Errors
+    /// - [`Error::CommitContended`]: packs that it needs kept being removed.
+    /// - [`Error::Store`], [`Error::Damaged`]: the store failed, or did not return what was written.
+    pub fn commit(&self, draft: SnapshotDraft) -> Result<StoredSnapshot> {
+        self.writer.flush()?;
+        let repository = &self.repository;
+        let mut snapshot = self.complete(draft)?;
+        for _ in 0..ATTEMPTS {
+            let started = clock::since_boot();
+            // Where all clocks are one and can jump, a lock keeps prune's last steps away.
+            let _lock = repository.store().lock(LockMode::Shared)?;
+            let endangered = self.endangered_packs()?;
+            if !endangered.is_empty() {
+                self.rescue(&endangered)?;
+                continue;
+            }
+            snapshot.statistics.bytes_stored = self.writer.written().stored_bytes;
+            let object = repository.seal(ObjectKind::Snapshot, &snapshot.encode())?;
+            let id = SnapshotId::of_stored(&object);
+            let path = layout::snapshot(&id);
+            if clock::since_boot().saturating_sub(started) > COMMIT_WINDOW {
+                continue;
+            }
+            repository.write_object(&path, &object)?;
+            let read_back = repository.read_snapshot(&id)?;
+            let is_late = clock::since_boot().saturating_sub(started) > COMMIT_WINDOW;
+            if is_late || !self.endangered_packs()?.is_empty() {
+                let info = repository.store().stat(&path)?;
+                repository.store().delete(&[info])?;
+                continue;
+            }
+            if read_back != snapshot {
+                return Err(Error::Damaged { object: format!("{path}, just written,"), source: None });
+            }
+            let mut seen = repository.state().seen();
+            seen.sequences.insert(snapshot.writer, snapshot.sequence);
+            repository.state().set_seen(&seen)?;
+            self.save_index();
+            return Ok(StoredSnapshot { id, snapshot });
+        }
+        Err(Error::CommitContended)
+    }
+
+    fn save_index(&self) {
+        self.remember_needed();
+        if let Err(error) = self.repository.index().save() {
+            self.repository.warn(format!("the local index could not be kept, the next run will be slower: {error}"));
+        }
+    }
+
+    /// Saves what the index knows to be needed before its tables are merged.
+    fn remember_needed(&self) -> Vec<PackId> {
+        let mut needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        needed.extend(self.repository.index().needed());
+        needed.iter().copied().collect()
+    }
+
+    fn complete(&self, draft: SnapshotDraft) -> Result<Snapshot> {
+        let state = self.repository.state();
+        let writer = state.writer()?;
+        let seen = state.seen().sequences;
+        let mut incidents = draft.incidents;
+        incidents.truncate(INCIDENTS_MAX);
+        Ok(Snapshot {
+            root: draft.root,
+            time: draft.time,
+            utc_offset: draft.utc_offset,
+            host: draft.host,
+            user: draft.user,
+            paths: draft.paths,
+            tags: draft.tags,
+            description: draft.description,
+            program: draft.program,
+            parent: draft.parent,
+            complete: draft.complete,
+            statistics: draft.statistics,
+            incidents,
+            config_generation: self.repository.config().generation,
+            writer,
+            sequence: seen.get(&writer).copied().unwrap_or_default() + 1,
+            seen: seen.into_iter().filter(|(other, _)| *other != writer).collect(),
+            unknown: Vec::new(),
+        })
+    }
+
+    /// Needed packs that are marked, tombstoned or no longer indexed. Marks are listed first: a pack that is
+    /// marked later is safe for as long as prune's grace period, which is longer than the window.
+    fn endangered_packs(&self) -> Result<Vec<PackId>> {
+        let needed = self.remember_needed();
+        self.repository.load_index()?;
+        let marked = self.repository.marks()?.packs;
+        let indexed: BTreeSet<PackId> =
+            self.repository.index().packs().into_iter().map(|(_, id)| id).collect();
+        Ok(needed.into_iter().filter(|id| marked.contains(id) || !indexed.contains(id)).collect())
+    }
+
+    /// Stores anew what the packs hold and no safe pack does.
+    fn rescue(&self, packs: &[PackId]) -> Result<()> {
+        for id in packs {
+            let size = self.repository.store().stat(&layout::pack(id))?.size;
+            let (trailer, contents) = self.repository.read_pack_contents(id, size)?;
+            let pack = SegmentPack { id: *id, salt: trailer.salt, epoch: trailer.epoch, crc32: 0, size, contents };
+            let record = PackRecord::of(&pack);
+            let frames: Vec<u32> = (0..record.frames.len() as u32).collect();
+            let mut writer = self.writer.frame_writer(pack.contents.kind);
+            let mut blobs = pack.contents.ids.iter().zip(&pack.contents.lengths);
+            FrameReader::new(&self.repository)?.read_frames(&record, &frames, |wanted| {
+                let plain = wanted.plain?;
+                let mut offset = 0;
+                for (_, length) in blobs.by_ref().take(record.frames[wanted.frame as usize].blobs as usize) {
+                    let end = offset + *length as usize;
+                    writer.put(&plain[offset..end])?;
+                    offset = end;
+                }
+                Ok(())
+            })?;
+            writer.flush()?;
+            self.needed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+        }
+        self.writer.flush()
+    }
+
+    /// Ends the run.
+    ///
+    /// # Errors
+    /// The first failure of any worker.
+    pub fn finish(self) -> Result<Written> {
+        self.writer.finish()
+    }
+}

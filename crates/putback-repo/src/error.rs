@@ -1,0 +1,178 @@
+//! What can go wrong with a repository.
+
+use putback_format::id::{BlobId, PackId, SnapshotId};
+use thiserror::Error;
+
+/// An error of a repository.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nothing that could be a repository is there.
+    #[error("there is no repository at {location}")]
+    NoRepository {
+        /// The store.
+        location: String,
+    },
+    /// `init` where there is one.
+    #[error("there is already a repository at {location}")]
+    RepositoryExists {
+        /// The store.
+        location: String,
+    },
+    /// Several repositories share one folder, which no program does on purpose.
+    #[error("{location} holds two repositories, {first} and {second}")]
+    TwoRepositories {
+        /// The store.
+        location: String,
+        /// One of them.
+        first: String,
+        /// Another.
+        second: String,
+    },
+    /// No slot opens with the password.
+    #[error("wrong password for the repository at {location}")]
+    WrongPassword {
+        /// The store.
+        location: String,
+    },
+    /// An object was written by a newer program.
+    #[error("{object} needs a newer version of putback")]
+    NewerFormat {
+        /// The object.
+        object: String,
+        /// What the decoder met.
+        #[source]
+        source: putback_format::Error,
+    },
+    /// An object is not what was written.
+    #[error("{object} is damaged")]
+    Damaged {
+        /// The object.
+        object: String,
+        /// What the decoder met, if it came to that.
+        #[source]
+        source: Option<putback_format::Error>,
+    },
+    /// No index names this blob.
+    #[error("blob {blob} is not in the repository")]
+    BlobUnknown {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// A pack no longer holds what was sealed.
+    #[error("blob {} is damaged in pack {}", .blob.short(), .pack.short())]
+    BlobDamaged {
+        /// The blob.
+        blob: BlobId,
+        /// The pack.
+        pack: PackId,
+        /// What was met.
+        #[source]
+        source: Option<putback_format::Error>,
+    },
+    /// A pack has come under a mark between the check and the commit too often.
+    #[error("other programs keep removing packs that this backup needs")]
+    CommitContended,
+    /// No snapshot matches.
+    #[error("no snapshot matches '{selector}'")]
+    NoSnapshot {
+        /// What was asked for.
+        selector: String,
+    },
+    /// Several snapshots match.
+    #[error("'{selector}' matches {} snapshots", .candidates.len())]
+    Ambiguous {
+        /// What was asked for.
+        selector: String,
+        /// What matches.
+        candidates: Vec<SnapshotId>,
+    },
+    /// The selector is not understood.
+    #[error("'{selector}' is not a snapshot: use latest, latest~N, or the beginning of an id")]
+    BadSelector {
+        /// What was asked for.
+        selector: String,
+    },
+    /// The only slot cannot go: nobody could open the repository any more.
+    #[error("the last password slot cannot be removed")]
+    LastSlot,
+    /// All slots are taken.
+    #[error("all {limit} password slots are taken")]
+    NoFreeSlot {
+        /// How many there are.
+        limit: usize,
+    },
+    /// No slot matches.
+    #[error("no password slot matches '{selector}'")]
+    NoSlot {
+        /// What was asked for.
+        selector: String,
+    },
+    /// A path is not in the snapshot.
+    #[error("'{path}' is not in the snapshot")]
+    NoPath {
+        /// The path.
+        path: String,
+    },
+    /// An option has a value that no repository can have.
+    #[error("{what}")]
+    BadOption {
+        /// What is wrong with which.
+        what: String,
+    },
+    /// Somebody asked to stop.
+    #[error("interrupted")]
+    Cancelled,
+    /// A file of the cache or state directory could not be used.
+    #[error("cannot use {path}")]
+    Local {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The system gave no random bytes.
+    #[error("the system gave no random bytes")]
+    Random(#[source] getrandom::Error),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] putback_store::Error),
+    /// Something could not be encoded or sealed.
+    #[error("cannot make {object}")]
+    Encode {
+        /// What was to be made.
+        object: &'static str,
+        /// Why not.
+        #[source]
+        source: putback_format::Error,
+    },
+    /// Another worker failed first; its error is reported.
+    #[error("another worker failed")]
+    WorkerFailed,
+}
+
+/// The result of most calls.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An object that did not decode.
+    pub(crate) fn object(object: impl std::fmt::Display, source: putback_format::Error) -> Self {
+        let object = object.to_string();
+        match source {
+            putback_format::Error::UnknownVersion { .. } => Self::NewerFormat { object, source },
+            _ => Self::Damaged { object, source: Some(source) },
+        }
+    }
+
+    /// Makes an error of the cache or state directory.
+    pub(crate) fn local(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.display().to_string();
+        move |source| Self::Local { path, source }
+    }
+
+    /// Makes an error of encoding.
+    pub(crate) fn encode(object: &'static str) -> impl FnOnce(putback_format::Error) -> Self {
+        move |source| Self::Encode { object, source }
+    }
+}

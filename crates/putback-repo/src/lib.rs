@@ -1,0 +1,189 @@
+//! A store opened with a key.
+//!
+//! [`Repository`] is what can be asked of it. Nobody above sees segments, marks, salts or nonces: they
+//! hand over plain blobs and get ids, and the reverse. Which object has which name is in `layout.rs`; when
+//! data is safe is in `commit.rs`.
+
+pub mod check;
+pub mod clock;
+pub mod commit;
+pub mod error;
+pub mod index;
+mod index_table;
+mod keys;
+mod layout;
+pub mod observe;
+mod open;
+pub mod pack_writer;
+pub mod reader;
+pub mod snapshots;
+mod state;
+pub mod stats;
+pub mod tree_reader;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use putback_format::chunk::Chunker;
+use putback_format::config::Config;
+use putback_format::envelope::{self, ObjectKind};
+use putback_format::id::{RepositoryId, SlotId};
+use putback_format::key::{IdKeys, KeyRing};
+use putback_store::{ObjectPath, Store};
+
+pub use check::{CheckOptions, CheckReport, Damage, ReadData};
+pub use commit::{Backup, SnapshotDraft};
+pub use error::{Error, Result};
+pub use index::{BlobLocation, Index, PackNumber};
+pub use index_table::PackRecord;
+pub use keys::{SlotInfo, SlotOwner};
+pub use observe::{Action, Amount, Cancel, Event, Observer, Phase};
+pub use open::{InitOptions, Password};
+pub use pack_writer::{FrameWriter, PackWriter, Written};
+pub use putback_format::slot::KdfCost;
+pub use reader::{FrameReader, WantedFrame};
+pub use snapshots::{SnapshotFilter, StoredSnapshot};
+pub use stats::RepositoryStats;
+pub use tree_reader::Directory;
+
+/// Directories of this machine. Without them nothing is kept between runs.
+#[derive(Clone, Debug, Default)]
+pub struct LocalDirectories {
+    /// What may be deleted at any time.
+    pub cache: Option<PathBuf>,
+    /// Writer id, sequence numbers seen, journal.
+    pub state: Option<PathBuf>,
+}
+
+/// An open repository. Clones share everything.
+#[derive(Clone)]
+pub struct Repository {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Arc<dyn Store>,
+    keys: KeyRing,
+    id_keys: IdKeys,
+    config: Config,
+    /// The slot that the password opened; none if it was an exported key.
+    slot: Option<SlotId>,
+    chunker: Chunker,
+    index: Index,
+    state: state::State,
+    frames: reader::FrameCache,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl Repository {
+    /// The repository's id.
+    #[must_use]
+    pub fn id(&self) -> RepositoryId {
+        self.inner.config.repository
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// How to name the store to a person.
+    #[must_use]
+    pub fn location(&self) -> String {
+        self.inner.store.describe()
+    }
+
+    /// How files are cut into chunks.
+    #[must_use]
+    pub fn chunker(&self) -> &Chunker {
+        &self.inner.chunker
+    }
+
+    /// What blob ids are computed with.
+    #[must_use]
+    pub fn id_keys(&self) -> &IdKeys {
+        &self.inner.id_keys
+    }
+
+    /// Where blobs are. [`Repository::load_index`] brings it up to date.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.inner.index
+    }
+
+    /// The store below.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.inner.store
+    }
+
+    pub(crate) fn keys(&self) -> &KeyRing {
+        &self.inner.keys
+    }
+
+    pub(crate) fn state(&self) -> &state::State {
+        &self.inner.state
+    }
+
+    /// Notes something that the user should know and that stops nothing.
+    pub(crate) fn warn(&self, message: String) {
+        let mut warnings = self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if !warnings.contains(&message) {
+            warnings.push(message);
+        }
+    }
+
+    /// What the user should know and was not told yet.
+    #[must_use]
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.inner.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Seals a payload under the newest epoch.
+    pub(crate) fn seal(&self, kind: ObjectKind, payload: &[u8]) -> Result<Vec<u8>> {
+        let mut salt = [0; 32];
+        getrandom::fill(&mut salt).map_err(Error::Random)?;
+        let epoch = self.config().epoch;
+        let sealed = self
+            .keys()
+            .master(kind.name(), epoch)
+            .and_then(|master| envelope::seal(kind, self.id(), epoch, master, salt, payload));
+        sealed.map_err(Error::encode(kind.name()))
+    }
+
+    /// Reads and opens an object whose name must be the hash of its bytes.
+    pub(crate) fn read_sealed(&self, kind: ObjectKind, path: &ObjectPath) -> Result<Vec<u8>> {
+        let bytes = read_verified(self.store().as_ref(), path, u64::from(kind.bytes_max()) * 2)?;
+        envelope::unseal(kind, self.id(), self.keys(), &bytes)
+            .map_err(|error| Error::object(path, error))
+    }
+
+    /// Writes an object and makes sure that the store took all of it.
+    pub(crate) fn write_object(&self, path: &ObjectPath, bytes: &[u8]) -> Result<()> {
+        write_object(self.store().as_ref(), path, bytes)
+    }
+}
+
+/// Writes an object and compares what the store says it took.
+fn write_object(store: &dyn Store, path: &ObjectPath, bytes: &[u8]) -> Result<()> {
+    let info = store.write(path, bytes)?;
+    let is_other = info.crc32.is_some_and(|crc32| crc32 != crc32fast::hash(bytes));
+    if info.size != bytes.len() as u64 || is_other {
+        return Err(Error::Damaged { object: format!("{path}, just written,"), source: None });
+    }
+    Ok(())
+}
+
+/// Reads an object whose name ends with the hash of its bytes.
+///
+/// # Errors
+/// [`Error::Damaged`] if the bytes have another hash.
+fn read_verified(store: &dyn Store, path: &ObjectPath, bytes_max: u64) -> Result<Vec<u8>> {
+    let bytes = store.read_all(path, bytes_max)?;
+    let hash = blake3::hash(&bytes).to_hex();
+    if !path.name().ends_with(hash.as_str()) {
+        return Err(Error::Damaged { object: path.to_string(), source: None });
+    }
+    Ok(bytes)
+}

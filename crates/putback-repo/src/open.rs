@@ -1,0 +1,414 @@
+//! Making a repository, and opening one.
+
+use std::sync::Arc;
+
+use putback_format::chunk::Chunker;
+use putback_format::config::{ChunkerParams, Config};
+use putback_format::envelope::{self, ObjectKind};
+use putback_format::id::{ConfigId, RepositoryId, SlotId};
+use putback_format::key::{DedupSecret, KeyRing, MasterKey};
+use putback_format::limits::{
+    CHUNK_AVERAGE_MAX, CHUNK_AVERAGE_MIN, PACK_BYTES_MAX, PACK_BYTES_MIN, SLOTS_MAX,
+    SMALL_OBJECT_BYTES_MAX,
+};
+use putback_format::slot::{self, KdfCost, Slot};
+use putback_store::{ErrorKind, LockMode, ObjectPath, Store};
+use zeroize::Zeroizing;
+
+use crate::error::{Error, Result};
+use crate::index::Index;
+use crate::keys::SlotOwner;
+use crate::reader::FrameCache;
+use crate::state::State;
+use crate::{Inner, LocalDirectories, Repository, clock, layout, read_verified, write_object};
+
+/// A full pack, unless `init` says otherwise.
+const PACK_BYTES: u64 = 32 << 20;
+/// Average chunk, unless `init` says otherwise: `docs/format.md` has the measurement.
+const CHUNK_BYTES_AVERAGE: u32 = 128 << 10;
+/// Plain bytes of a frame: `docs/format.md` has the measurement.
+const FRAME_BYTES: u32 = 1 << 20;
+/// zstd level, unless `init` says otherwise: `docs/format.md` has the measurement.
+const COMPRESSION_LEVEL: i32 = 3;
+
+/// A password. Zeroised on drop, shown by nothing.
+pub struct Password(Zeroizing<Vec<u8>>);
+
+impl Password {
+    /// Takes the bytes of a password.
+    #[must_use]
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Zeroizing::new(bytes))
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+/// What a new repository is to be like. `None` stands for the default.
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// Cost of the first slot.
+    pub kdf_cost: KdfCost,
+    /// Size of a full pack: 8 to 256 MiB.
+    pub pack_bytes: Option<u64>,
+    /// zstd level, -7 to 22.
+    pub compression_level: Option<i32>,
+    /// Average chunk: a power of two from 16 KiB to 2 MiB.
+    pub chunk_bytes_average: Option<u32>,
+    /// Whose password the first slot is for.
+    pub owner: SlotOwner,
+}
+
+fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(Error::Random)?;
+    Ok(bytes)
+}
+
+impl InitOptions {
+    fn config(&self, repository: RepositoryId) -> Result<Config> {
+        let bad = |what: String| Error::BadOption { what };
+        let pack_bytes = self.pack_bytes.unwrap_or(PACK_BYTES);
+        if !(PACK_BYTES_MIN..=PACK_BYTES_MAX).contains(&pack_bytes) {
+            let (least, most) = (PACK_BYTES_MIN >> 20, PACK_BYTES_MAX >> 20);
+            return Err(bad(format!("the pack size must be {least} to {most} MiB, not {pack_bytes} bytes")));
+        }
+        let average = self.chunk_bytes_average.unwrap_or(CHUNK_BYTES_AVERAGE);
+        if !average.is_power_of_two() || !(CHUNK_AVERAGE_MIN..=CHUNK_AVERAGE_MAX).contains(&average) {
+            let (least, most) = (CHUNK_AVERAGE_MIN >> 10, CHUNK_AVERAGE_MAX >> 10);
+            return Err(bad(format!(
+                "the chunk size must be a power of two from {least} to {most} KiB, not {average} bytes"
+            )));
+        }
+        let level = self.compression_level.unwrap_or(COMPRESSION_LEVEL);
+        if !(-7..=22).contains(&level) {
+            return Err(bad(format!("the compression level must be -7 to 22, not {level}")));
+        }
+        // The largest chunk must fit into a frame, and that into the smallest pack.
+        let bytes_max = (average * 8).min(4 << 20);
+        Ok(Config {
+            repository,
+            generation: 1,
+            created: clock::now(),
+            chunker: ChunkerParams { bytes_min: average / 4, bytes_average: average, bytes_max },
+            pack_bytes,
+            frame_bytes: FRAME_BYTES,
+            compression_level: level,
+            epoch: 1,
+            unknown: Vec::new(),
+        })
+    }
+}
+
+impl Repository {
+    /// Makes a repository where there is none.
+    ///
+    /// # Errors
+    /// - [`Error::RepositoryExists`]: there is one, or another `init` was faster.
+    /// - [`Error::BadOption`]: an option that no repository can have.
+    pub fn init(
+        store: Arc<dyn Store>,
+        password: &Password,
+        options: &InitOptions,
+        directories: &LocalDirectories,
+    ) -> Result<Self> {
+        let location = store.describe();
+        let repository = RepositoryId::from_bytes(random()?);
+        let config = options.config(repository)?;
+        let keys = KeyRing::new(
+            DedupSecret::from_bytes(random()?),
+            MasterKey::from_bytes(random()?),
+        );
+        let slot = options.owner.seal_slot(password, options.kdf_cost, repository, &keys)?;
+        let payload = config.encode();
+        let salt = random()?;
+        let object = keys
+            .master("a configuration", 1)
+            .and_then(|master| envelope::seal(ObjectKind::Config, repository, 1, master, salt, &payload))
+            .map_err(Error::encode("a configuration"))?;
+
+        store.create(&layout::FOLDERS)?;
+        let _lock = store.lock(LockMode::Exclusive)?;
+        if !list_configs(store.as_ref())?.is_empty() {
+            return Err(Error::RepositoryExists { location });
+        }
+        let slot_id = SlotId::of_stored(&slot);
+        let config_id = ConfigId::of_stored(&object);
+        let objects = [
+            (layout::slot(&slot_id), &slot),
+            (layout::config(1, &config_id), &object),
+        ];
+        // The slot comes first: a repository that shows has a key.
+        for (path, bytes) in &objects {
+            write_object(store.as_ref(), path, bytes)?;
+        }
+        for (path, bytes) in &objects {
+            write_object(store.as_ref(), &layout::copy(path), bytes)?;
+        }
+        write_object(store.as_ref(), &layout::readme(), layout::README.as_bytes())?;
+
+        // Where locks do not reach, another `init` may have done the same: one of the two gives way.
+        let configs = list_configs(store.as_ref())?;
+        if configs.iter().any(|(_, id, _)| *id < config_id) {
+            for (path, _) in &objects {
+                for path in [path.clone(), layout::copy(path)] {
+                    let info = store.stat(&path)?;
+                    store.delete(&[info])?;
+                }
+            }
+            return Err(Error::RepositoryExists { location });
+        }
+        Self::assemble(store, keys, config, Some(slot_id), directories)
+    }
+
+    /// Opens a repository with a password.
+    ///
+    /// # Errors
+    /// - [`Error::NoRepository`]: nothing is there.
+    /// - [`Error::WrongPassword`]: no slot opens.
+    /// - [`Error::NewerFormat`]: slots or configuration need a newer program.
+    /// - [`Error::Damaged`]: slots or configuration are damaged, and so are their second copies.
+    pub fn open(
+        store: Arc<dyn Store>,
+        password: &Password,
+        directories: &LocalDirectories,
+    ) -> Result<Self> {
+        let location = store.describe();
+        let configs = list_configs(store.as_ref())?;
+        let mut warnings = Vec::new();
+        let mut slots = read_slots(store.as_ref(), &mut warnings)?;
+        if slots.is_empty() && configs.is_empty() {
+            return Err(Error::NoRepository { location });
+        }
+        let mut unreadable = None;
+        // The slot that opened last time comes first: each try costs what Argon2id costs.
+        slots.sort_by_key(|(id, bytes)| {
+            let last = Slot::decode(bytes)
+                .ok()
+                .and_then(|slot| State::new(directories.state.as_deref(), slot.repository).last_slot());
+            (last != Some(*id), *id)
+        });
+        for (id, bytes) in slots.iter().take(SLOTS_MAX * 2) {
+            let opened = Slot::decode(bytes).and_then(|slot| slot.open(password.as_bytes()).map(|keys| (slot.repository, keys)));
+            match opened {
+                Ok((repository, keys)) => {
+                    let config = read_config(store.as_ref(), repository, &keys, &mut warnings)?;
+                    let opened = Self::assemble(store, keys, config, Some(*id), directories)?;
+                    opened.state().set_last_slot(id);
+                    warnings.into_iter().for_each(|warning| opened.warn(warning));
+                    return Ok(opened);
+                }
+                Err(putback_format::Error::WrongPassword) => {}
+                Err(error) => unreadable = Some(Error::object(layout::slot(id), error)),
+            }
+        }
+        // A slot that could not be tried may be the right one: that is the better message.
+        Err(match unreadable {
+            Some(error) => error,
+            None if slots.is_empty() => Error::Damaged { object: format!("every password slot of {location}"), source: None },
+            None => Error::WrongPassword { location },
+        })
+    }
+
+    /// Opens a repository with the text that `key export` wrote.
+    ///
+    /// # Errors
+    /// As [`Repository::open`]; [`Error::Damaged`] if the text was mistyped, naming the line.
+    pub fn open_with_exported_key(
+        store: Arc<dyn Store>,
+        text: &str,
+        directories: &LocalDirectories,
+    ) -> Result<Self> {
+        let (repository, keys) =
+            slot::import(text).map_err(|error| Error::object("the exported key", error))?;
+        if list_configs(store.as_ref())?.is_empty() {
+            return Err(Error::NoRepository { location: store.describe() });
+        }
+        let mut warnings = Vec::new();
+        let config = read_config(store.as_ref(), repository, &keys, &mut warnings)?;
+        let opened = Self::assemble(store, keys, config, None, directories)?;
+        warnings.into_iter().for_each(|warning| opened.warn(warning));
+        Ok(opened)
+    }
+
+    fn assemble(
+        store: Arc<dyn Store>,
+        keys: KeyRing,
+        config: Config,
+        slot: Option<SlotId>,
+        directories: &LocalDirectories,
+    ) -> Result<Self> {
+        let chunker = Chunker::new(config.chunker, &keys.dedup().gear_table());
+        let cache = directories.cache.as_ref().map(|cache| cache.join(config.repository.to_string()));
+        let index = Index::new(config.repository, cache.map(|cache| cache.join("index")));
+        let state = State::new(directories.state.as_deref(), config.repository);
+        let opened = Self {
+            inner: Arc::new(Inner {
+                store,
+                id_keys: keys.dedup().id_keys(),
+                keys,
+                config,
+                slot,
+                chunker,
+                index,
+                state,
+                frames: FrameCache::default(),
+                warnings: Default::default(),
+            }),
+        };
+        opened.note_generation()?;
+        Ok(opened)
+    }
+
+    /// The same repository with an index that knows nothing yet and uses no cache.
+    pub(crate) fn with_fresh_index(&self) -> Self {
+        let inner = &self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                store: Arc::clone(&inner.store),
+                id_keys: inner.id_keys.clone(),
+                keys: inner.keys.clone(),
+                config: inner.config.clone(),
+                slot: inner.slot,
+                chunker: inner.chunker.clone(),
+                index: Index::new(self.id(), None),
+                state: State::new(None, self.id()),
+                frames: FrameCache::default(),
+                warnings: Default::default(),
+            }),
+        }
+    }
+
+    /// A store that shows an older configuration than it did has been rolled back.
+    fn note_generation(&self) -> Result<()> {
+        let mut seen = self.state().seen();
+        let generation = self.config().generation;
+        if generation < seen.generation {
+            self.warn(format!(
+                "the storage shows generation {generation} of the configuration, but generation {} was seen before: it may have been rolled back",
+                seen.generation
+            ));
+        } else if generation > seen.generation {
+            seen.generation = generation;
+            self.state().set_seen(&seen)?;
+        }
+        Ok(())
+    }
+}
+
+/// Configurations by name: generation, hash and path, oldest first.
+pub(crate) fn list_configs(store: &dyn Store) -> Result<Vec<(u64, ConfigId, ObjectPath)>> {
+    let listed = match store.list(layout::CONFIG) {
+        Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
+        listed => listed?,
+    };
+    let mut configs: Vec<_> = listed
+        .into_iter()
+        .filter_map(|info| {
+            let (generation, id) = layout::parse_config(info.path.name())?;
+            Some((generation, id, info.path))
+        })
+        .collect();
+    // Of equal generations the smaller hash wins: it comes last.
+    configs.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+    configs.dedup();
+    Ok(configs)
+}
+
+/// All slots that can be read, from their second copies where need be.
+pub(crate) fn read_slots(
+    store: &dyn Store,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(SlotId, Vec<u8>)>> {
+    let list = |folder| match store.list(folder) {
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(Vec::new()),
+        listed => listed,
+    };
+    let mut ids: Vec<SlotId> =
+        list(layout::KEYS)?.iter().filter_map(|info| info.path.name().parse().ok()).collect();
+    // `key remove` deletes the copy first: a copy that stands alone has lost its original.
+    let copies = list(layout::COPIES)?;
+    ids.extend(copies.iter().filter_map(|info| {
+        info.path.name().strip_prefix("keys-").and_then(|name| name.parse::<SlotId>().ok())
+    }));
+    ids.sort();
+    ids.dedup();
+    let mut slots = Vec::new();
+    for id in ids {
+        match read_with_copy(store, &layout::slot(&id), warnings) {
+            Ok(bytes) => slots.push((id, bytes)),
+            Err(Error::Store(error)) if error.kind != ErrorKind::NotFound && error.kind != ErrorKind::Corrupt => {
+                return Err(error.into());
+            }
+            Err(_) => warnings.push(format!("password slot {} is damaged and so is its copy", id.short())),
+        }
+    }
+    Ok(slots)
+}
+
+/// Reads a small object, or its second copy when it is damaged or missing.
+fn read_with_copy(store: &dyn Store, path: &ObjectPath, warnings: &mut Vec<String>) -> Result<Vec<u8>> {
+    let limit = u64::from(SMALL_OBJECT_BYTES_MAX);
+    match read_verified(store, path, limit) {
+        Ok(bytes) => Ok(bytes),
+        Err(error) => match read_verified(store, &layout::copy(path), limit) {
+            Ok(bytes) => {
+                warnings.push(format!("{path} is damaged or missing: its second copy is used"));
+                Ok(bytes)
+            }
+            Err(_) => Err(error),
+        },
+    }
+}
+
+/// The newest configuration that opens.
+fn read_config(
+    store: &dyn Store,
+    repository: RepositoryId,
+    keys: &KeyRing,
+    warnings: &mut Vec<String>,
+) -> Result<Config> {
+    let mut configs = list_configs(store)?;
+    if configs.is_empty() {
+        let copies = store.list(layout::COPIES)?;
+        configs = copies
+            .iter()
+            .filter_map(|info| layout::parse_config(info.path.name().strip_prefix("config-")?))
+            .map(|(generation, id)| (generation, id, layout::config(generation, &id)))
+            .collect();
+        configs.sort();
+    }
+    let mut failure = None;
+    for (generation, _, path) in configs.iter().rev() {
+        let config = read_with_copy(store, path, warnings).and_then(|bytes| {
+            envelope::unseal(ObjectKind::Config, repository, keys, &bytes)
+                .and_then(|payload| Config::decode(&payload))
+                .map_err(|error| match error {
+                    putback_format::Error::OtherRepository { found, .. } => Error::TwoRepositories {
+                        location: store.describe(),
+                        first: repository.to_string(),
+                        second: found.to_string(),
+                    },
+                    error => Error::object(path, error),
+                })
+        });
+        match config {
+            Ok(config) if config.generation == *generation && config.repository == repository => {
+                return Ok(config);
+            }
+            Ok(_) => {
+                failure.get_or_insert(Error::Damaged { object: path.to_string(), source: None });
+            }
+            Err(error) => drop(failure.get_or_insert(error)),
+        }
+    }
+    Err(failure.unwrap_or(Error::Damaged { object: "the configuration".to_owned(), source: None }))
+}

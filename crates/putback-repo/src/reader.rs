@@ -1,0 +1,293 @@
+//! Packs to frames, frames to verified blobs.
+//!
+//! A [`FrameReader`] belongs to one worker and reuses its buffers; [`FrameReader::read_frames`] joins
+//! neighbouring frames into few requests. Single blobs (trees, `cat`) go through a small shared cache of
+//! frames. Every blob that leaves this file has been verified against its id.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use putback_format::compress::Decompressor;
+use putback_format::id::{BlobId, PackId};
+use putback_format::key::BlobKind;
+use putback_format::pack::{FrameHead, PackKey};
+
+use crate::error::{Error, Result};
+use crate::index::{BlobLocation, PackNumber};
+use crate::index_table::PackRecord;
+use crate::{Repository, layout};
+
+/// Bytes of frames that are read with one request; larger frames come alone.
+const REQUEST_BYTES: u64 = 4 << 20;
+/// Gaps up to this size are read rather than skipped on a local disk.
+const GAP_BYTES_LOCAL: u64 = 128 << 10;
+/// The same where a request costs a round trip.
+const GAP_BYTES_REMOTE: u64 = 1 << 20;
+/// Plain bytes of frames that are kept for the next single blob.
+const CACHE_BYTES: usize = 24 << 20;
+
+/// Frames kept for the next single blob, the oldest use first.
+#[derive(Default)]
+pub(crate) struct FrameCache(Mutex<Vec<(PackId, u32, Arc<Vec<u8>>)>>);
+
+impl FrameCache {
+    fn get(&self, pack: &PackId, frame: u32) -> Option<Arc<Vec<u8>>> {
+        let mut frames = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = frames.iter().rposition(|(id, number, _)| id == pack && *number == frame)?;
+        let entry = frames.remove(at);
+        let plain = Arc::clone(&entry.2);
+        frames.push(entry);
+        Some(plain)
+    }
+
+    fn put(&self, pack: PackId, frame: u32, plain: Arc<Vec<u8>>) {
+        let mut frames = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.push((pack, frame, plain));
+        let mut bytes: usize = frames.iter().map(|(_, _, plain)| plain.len()).sum();
+        while bytes > CACHE_BYTES && frames.len() > 1 {
+            bytes -= frames.remove(0).2.len();
+        }
+    }
+}
+
+/// A frame that came back.
+pub struct WantedFrame<'a> {
+    /// Its number in the pack.
+    pub frame: u32,
+    /// Its plain bytes, or why there are none. The blobs in it are not verified yet.
+    pub plain: Result<&'a [u8]>,
+}
+
+/// Reads and opens frames; one per worker.
+pub struct FrameReader {
+    repository: Repository,
+    decompressor: Decompressor,
+    stored: Vec<u8>,
+    coded: Vec<u8>,
+    plain: Vec<u8>,
+}
+
+impl FrameReader {
+    /// A reader.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if there is no memory for a decompressor.
+    pub fn new(repository: &Repository) -> Result<Self> {
+        Ok(Self {
+            repository: repository.clone(),
+            decompressor: Decompressor::new().map_err(Error::encode("a decompressor"))?,
+            stored: Vec::new(),
+            coded: Vec::new(),
+            plain: Vec::new(),
+        })
+    }
+
+    /// Reads `frames` (ascending, without repetition) of a pack and hands over each in turn.
+    ///
+    /// A frame that cannot be read or opened is handed over as an error, and the next ones go on.
+    ///
+    /// # Errors
+    /// What `each` returns.
+    pub fn read_frames(
+        &mut self,
+        pack: &PackRecord,
+        frames: &[u32],
+        mut each: impl FnMut(WantedFrame<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let key = self.key(pack)?;
+        let offsets = offsets(pack);
+        let is_remote = self.repository.store().capabilities().is_remote;
+        let gap = if is_remote { GAP_BYTES_REMOTE } else { GAP_BYTES_LOCAL };
+        let mut rest = frames;
+        while let Some(first) = rest.first() {
+            let range = |frame: &u32| offsets.get(*frame as usize).copied();
+            let Some((start, mut end)) = range(first) else {
+                each(WantedFrame { frame: *first, plain: Err(unknown_frame(pack)) })?;
+                rest = &rest[1..];
+                continue;
+            };
+            let mut count = 1;
+            for next in &rest[1..] {
+                match range(next) {
+                    Some((from, to)) if from <= end + gap && to - start <= REQUEST_BYTES => end = to,
+                    _ => break,
+                }
+                count += 1;
+            }
+            let (group, others) = rest.split_at(count);
+            rest = others;
+            self.read_group(pack, &key, &offsets, group, start..end, &mut each)?;
+        }
+        Ok(())
+    }
+
+    fn read_group(
+        &mut self,
+        pack: &PackRecord,
+        key: &PackKey,
+        offsets: &[(u64, u64)],
+        group: &[u32],
+        range: std::ops::Range<u64>,
+        each: &mut impl FnMut(WantedFrame<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let path = layout::pack(&pack.id);
+        let start = range.start;
+        if let Err(error) = self.repository.store().read(&path, range, &mut self.stored) {
+            if group.len() > 1 {
+                // One bad sector, or a pack cut short, must not take its neighbours with it.
+                for frame in group {
+                    let (from, to) = offsets[*frame as usize];
+                    self.read_group(pack, key, offsets, &[*frame], from..to, each)?;
+                }
+                return Ok(());
+            }
+            return each(WantedFrame { frame: group[0], plain: Err(error.into()) });
+        }
+        for frame in group {
+            let (from, to) = offsets[*frame as usize];
+            let stored = &self.stored[(from - start) as usize..(to - start) as usize];
+            let opened = open_frame(
+                key,
+                pack,
+                *frame,
+                stored,
+                &mut self.decompressor,
+                &mut self.coded,
+                &mut self.plain,
+            );
+            let plain = match opened {
+                Ok(()) => Ok(self.plain.as_slice()),
+                Err(error) => Err(Error::object(format!("frame {frame} of pack {}", pack.id), error)),
+            };
+            each(WantedFrame { frame: *frame, plain })?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, pack: &PackRecord) -> Result<PackKey> {
+        let master = self.repository.keys().master("a pack", pack.epoch);
+        let master = master.map_err(|error| Error::object(layout::pack(&pack.id), error))?;
+        Ok(PackKey::new(master, self.repository.id(), pack.epoch, pack.salt))
+    }
+}
+
+/// Where each frame begins and ends.
+fn offsets(pack: &PackRecord) -> Vec<(u64, u64)> {
+    let mut end = 0;
+    pack.frames
+        .iter()
+        .map(|frame| {
+            let start = end;
+            end += u64::from(frame.stored_length);
+            (start, end)
+        })
+        .collect()
+}
+
+fn unknown_frame(pack: &PackRecord) -> Error {
+    Error::Damaged { object: format!("the index entry of pack {}", pack.id), source: None }
+}
+
+/// Unseals and decompresses one frame of a pack.
+pub(crate) fn open_frame(
+    key: &PackKey,
+    pack: &PackRecord,
+    frame: u32,
+    stored: &[u8],
+    decompressor: &mut Decompressor,
+    coded: &mut Vec<u8>,
+    plain: &mut Vec<u8>,
+) -> Result<(), putback_format::Error> {
+    let entry = &pack.frames[frame as usize];
+    let head = FrameHead {
+        kind: pack.kind,
+        ordinal: frame,
+        codec: entry.codec,
+        plain_length: entry.plain_length,
+    };
+    key.unseal_frame(head, stored, coded)?;
+    decompressor.decompress(entry.codec, coded, entry.plain_length as usize, plain)
+}
+
+/// The part of a frame that is a blob.
+fn slice<'a>(plain: &'a [u8], location: &BlobLocation) -> Option<&'a [u8]> {
+    let start = location.offset as usize;
+    plain.get(start..start.checked_add(location.length as usize)?)
+}
+
+impl Repository {
+    /// The part of a frame that is this blob, verified against its id.
+    ///
+    /// # Errors
+    /// [`Error::BlobDamaged`] if it is not.
+    pub fn verify_blob<'a>(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        pack: &PackId,
+        plain: &'a [u8],
+        location: &BlobLocation,
+    ) -> Result<&'a [u8]> {
+        match slice(plain, location) {
+            Some(bytes) if self.id_keys().blob_id(kind, bytes) == *id => Ok(bytes),
+            _ => {
+                let source = Some(putback_format::Error::IdMismatch);
+                Err(Error::BlobDamaged { blob: *id, pack: *pack, source })
+            }
+        }
+    }
+
+    /// What is needed to read a pack.
+    ///
+    /// # Errors
+    /// [`Error::Local`] if the local tables cannot be read.
+    pub fn pack(&self, pack: PackNumber) -> Result<PackRecord> {
+        self.index().pack(pack)
+    }
+
+    /// The plain bytes of a blob, from whichever copy is whole.
+    ///
+    /// Costs one ranged read of its pack, none if its frame was read lately.
+    ///
+    /// # Errors
+    /// - [`Error::BlobUnknown`]: no index names it.
+    /// - [`Error::BlobDamaged`]: no copy is whole.
+    pub fn read_blob(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
+        let mut failure = None;
+        for location in self.index().find_all(id)? {
+            match self.read_copy(kind, id, location) {
+                Ok(plain) => return Ok(plain),
+                Err(error) => drop(failure.get_or_insert(error)),
+            }
+        }
+        Err(failure.unwrap_or(Error::BlobUnknown { blob: *id }))
+    }
+
+    fn read_copy(&self, kind: BlobKind, id: &BlobId, location: BlobLocation) -> Result<Vec<u8>> {
+        let pack = self.pack(location.pack)?;
+        let cache = &self.inner.frames;
+        if let Some(plain) = cache.get(&pack.id, location.frame) {
+            return self.verify_blob(kind, id, &pack.id, &plain, &location).map(<[u8]>::to_vec);
+        }
+        let mut result = Err(unknown_frame(&pack));
+        FrameReader::new(self)?.read_frames(&pack, &[location.frame], |wanted| {
+            result = wanted.plain.and_then(|plain| {
+                let blob = self.verify_blob(kind, id, &pack.id, plain, &location)?.to_vec();
+                cache.put(pack.id, location.frame, Arc::new(plain.to_vec()));
+                Ok(blob)
+            });
+            Ok(())
+        })?;
+        result.map_err(|error| match error {
+            Error::Damaged { source, .. } => Error::BlobDamaged { blob: *id, pack: pack.id, source },
+            error => error,
+        })
+    }
+
+    /// The plain bytes of one chunk of a file.
+    ///
+    /// # Errors
+    /// As [`Repository::read_blob`].
+    pub fn read_data_blob(&self, id: &BlobId) -> Result<Vec<u8>> {
+        self.read_blob(BlobKind::Data, id)
+    }
+}

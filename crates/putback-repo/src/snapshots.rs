@@ -1,0 +1,222 @@
+//! Snapshots: listing, selecting, and noticing those that a storage hides.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use putback_format::envelope::ObjectKind;
+use putback_format::id::{MarkId, PackId, SnapshotId, WriterId};
+use putback_format::mark::{Mark, MarkKind};
+use putback_format::snapshot::Snapshot;
+
+use crate::Repository;
+use crate::error::{Error, Result};
+use crate::layout;
+
+/// A snapshot with its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSnapshot {
+    /// Its id.
+    pub id: SnapshotId,
+    /// What it says.
+    pub snapshot: Snapshot,
+}
+
+/// Which snapshots are meant.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotFilter {
+    /// Any of these hosts; all if empty.
+    pub hosts: Vec<String>,
+    /// Any of these lists of tags, all of whose tags it must have; all if empty.
+    pub tags: Vec<Vec<String>>,
+    /// All of these paths.
+    pub paths: Vec<Vec<u8>>,
+    /// Checkpoints too.
+    pub include_checkpoints: bool,
+}
+
+impl SnapshotFilter {
+    /// Whether a snapshot is meant.
+    #[must_use]
+    pub fn matches(&self, snapshot: &Snapshot) -> bool {
+        let has_tags = |tags: &Vec<String>| tags.iter().all(|tag| snapshot.tags.contains(tag));
+        (self.include_checkpoints || snapshot.complete)
+            && (self.hosts.is_empty() || self.hosts.contains(&snapshot.host))
+            && (self.tags.is_empty() || self.tags.iter().any(has_tags))
+            && self.paths.iter().all(|path| snapshot.paths.contains(path))
+    }
+}
+
+/// What the objects of the `marks` folder say together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks {
+    pub(crate) packs: BTreeSet<PackId>,
+    pub(crate) forgotten: BTreeSet<SnapshotId>,
+    /// Gaps in writers' sequences that a forget record explains.
+    pub(crate) forgotten_sequences: BTreeSet<(WriterId, u64)>,
+}
+
+impl Repository {
+    /// Reads all marks.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if one cannot be read: a writer must not go on without it.
+    pub(crate) fn marks(&self) -> Result<Marks> {
+        let mut marks = Marks::default();
+        for info in self.store().list(layout::MARKS)? {
+            let Ok(id) = info.path.name().parse::<MarkId>() else { continue };
+            let path = layout::mark(&id);
+            let payload = self.read_sealed(ObjectKind::Mark, &path)?;
+            let mark = Mark::decode(&payload).map_err(|error| Error::object(&path, error))?;
+            match mark.kind {
+                MarkKind::Packs(packs) => marks.packs.extend(packs),
+                MarkKind::Forget(forgotten) => {
+                    for record in forgotten {
+                        marks.forgotten.insert(record.snapshot);
+                        marks.forgotten_sequences.insert((record.writer, record.sequence));
+                    }
+                }
+            }
+        }
+        Ok(marks)
+    }
+
+    /// Reads one snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::NewerFormat`], [`Error::Store`].
+    pub fn read_snapshot(&self, id: &SnapshotId) -> Result<Snapshot> {
+        let path = layout::snapshot(id);
+        let payload = self.read_sealed(ObjectKind::Snapshot, &path)?;
+        Snapshot::decode(&payload).map_err(|error| Error::object(&path, error))
+    }
+
+    /// Ids of all snapshot objects that the store lists.
+    pub(crate) fn list_snapshot_ids(&self) -> Result<Vec<SnapshotId>> {
+        let mut ids: Vec<SnapshotId> = self
+            .store()
+            .list(layout::SNAPSHOTS)?
+            .iter()
+            .filter_map(|info| info.path.name().parse().ok())
+            .collect();
+        ids.sort();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// All snapshots that are not forgotten, oldest first, checkpoints among them. One that cannot be read is a warning.
+    pub(crate) fn all_snapshots(&self) -> Result<Vec<StoredSnapshot>> {
+        let marks = self.marks()?;
+        let mut snapshots = Vec::new();
+        for id in self.list_snapshot_ids()? {
+            if marks.forgotten.contains(&id) {
+                continue;
+            }
+            match self.read_snapshot(&id) {
+                Ok(snapshot) => snapshots.push(StoredSnapshot { id, snapshot }),
+                // Gone since it was listed: another machine has pruned.
+                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(Error::Store(error)) => return Err(error.into()),
+                Err(error) => {
+                    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+                    self.warn(format!(
+                        "snapshot {} cannot be read and is left out: {error}{}",
+                        id.short(),
+                        cause.unwrap_or_default()
+                    ));
+                }
+            }
+        }
+        snapshots.sort_by_key(|stored| (stored.snapshot.time, stored.id));
+        self.note_sequences(&snapshots, &marks)?;
+        Ok(snapshots)
+    }
+
+    /// Reports snapshots that were seen before, here or by another writer, and that the storage no longer shows.
+    fn note_sequences(&self, snapshots: &[StoredSnapshot], marks: &Marks) -> Result<()> {
+        let mut shown: BTreeMap<WriterId, u64> = BTreeMap::new();
+        let mut named: BTreeMap<WriterId, u64> = BTreeMap::new();
+        for StoredSnapshot { snapshot, .. } in snapshots {
+            let highest = shown.entry(snapshot.writer).or_default();
+            *highest = (*highest).max(snapshot.sequence);
+            for (writer, sequence) in &snapshot.seen {
+                let highest = named.entry(*writer).or_default();
+                *highest = (*highest).max(*sequence);
+            }
+        }
+        let mut seen = self.state().seen();
+        for (writer, sequence) in &seen.sequences {
+            let highest = named.entry(*writer).or_default();
+            *highest = (*highest).max(*sequence);
+        }
+        for (writer, sequence) in named {
+            let highest = shown.get(&writer).copied().unwrap_or_default();
+            if sequence > highest && !marks.forgotten_sequences.contains(&(writer, sequence)) {
+                self.warn(format!(
+                    "snapshot number {sequence} of writer {} was seen before and is gone, and no forget record explains it: the storage lost it or was rolled back",
+                    writer.short()
+                ));
+            }
+        }
+        for (writer, sequence) in shown {
+            let highest = seen.sequences.entry(writer).or_default();
+            *highest = (*highest).max(sequence);
+        }
+        self.state().set_seen(&seen)
+    }
+
+    /// The snapshots that the filter means, oldest first. Checkpoints that a later complete snapshot of the
+    /// same writer and paths has made void are never among them.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::Damaged`] if a mark cannot be read.
+    pub fn snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<StoredSnapshot>> {
+        let all = self.all_snapshots()?;
+        let is_void = |checkpoint: &Snapshot| {
+            all.iter().any(|StoredSnapshot { snapshot, .. }| {
+                snapshot.complete
+                    && snapshot.writer == checkpoint.writer
+                    && snapshot.paths == checkpoint.paths
+                    && snapshot.sequence > checkpoint.sequence
+            })
+        };
+        let mut matching: Vec<_> = all
+            .iter()
+            .filter(|stored| filter.matches(&stored.snapshot))
+            .filter(|stored| stored.snapshot.complete || !is_void(&stored.snapshot))
+            .cloned()
+            .collect();
+        matching.sort_by_key(|stored| (stored.snapshot.time, stored.snapshot.sequence, stored.id));
+        Ok(matching)
+    }
+
+    /// The one snapshot that a selector means: `latest`, `latest~N`, or the beginning of an id (then whatever
+    /// the filter says, and checkpoints too).
+    ///
+    /// # Errors
+    /// [`Error::NoSnapshot`], [`Error::Ambiguous`], [`Error::BadSelector`]; as [`Repository::snapshots`].
+    pub fn find_snapshot(&self, selector: &str, filter: &SnapshotFilter) -> Result<StoredSnapshot> {
+        let none = || Error::NoSnapshot { selector: selector.to_owned() };
+        if let Some(back) = selector.strip_prefix("latest") {
+            let back: usize = match back.strip_prefix('~') {
+                Some(number) => number.parse().ok(),
+                None => back.is_empty().then_some(0),
+            }
+            .ok_or_else(|| Error::BadSelector { selector: selector.to_owned() })?;
+            return self.snapshots(filter)?.into_iter().nth_back(back).ok_or_else(none);
+        }
+        let is_hex = selector.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        if selector.is_empty() || !is_hex {
+            return Err(Error::BadSelector { selector: selector.to_owned() });
+        }
+        let forgotten = self.marks()?.forgotten;
+        let matching: Vec<SnapshotId> = self
+            .list_snapshot_ids()?
+            .into_iter()
+            .filter(|id| id.to_string().starts_with(selector) && !forgotten.contains(id))
+            .collect();
+        match matching.as_slice() {
+            [] => Err(none()),
+            [id] => Ok(StoredSnapshot { id: *id, snapshot: self.read_snapshot(id)? }),
+            _ => Err(Error::Ambiguous { selector: selector.to_owned(), candidates: matching }),
+        }
+    }
+}

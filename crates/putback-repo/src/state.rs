@@ -1,0 +1,181 @@
+//! What this machine must remember between runs: who it is as a writer, and what it has stored that no
+//! segment names yet.
+//!
+//! Losing the state directory makes a new writer and wastes the packs in the journal; it never makes
+//! a false alarm or loses a backup. Without a directory everything lasts for one run.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use putback_format::id::{PackId, RepositoryId, SlotId, WriterId};
+
+use crate::error::{Error, Result};
+
+const WRITER: &str = "writer";
+const SEEN: &str = "seen";
+const JOURNAL: &str = "journal";
+const SLOT: &str = "slot";
+
+/// The state directory of one repository.
+pub(crate) struct State {
+    directory: Option<PathBuf>,
+    journal: Mutex<Option<fs_err::File>>,
+}
+
+/// What was seen of a repository.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Highest generation of the configuration.
+    pub(crate) generation: u64,
+    /// Highest sequence number of each writer.
+    pub(crate) sequences: BTreeMap<WriterId, u64>,
+}
+
+impl State {
+    /// The state of a repository below `parent`, if that is given.
+    pub(crate) fn new(parent: Option<&Path>, repository: RepositoryId) -> Self {
+        Self { directory: parent.map(|parent| parent.join(repository.to_string())), journal: Mutex::new(None) }
+    }
+
+    fn read(&self, name: &str) -> Option<String> {
+        fs_err::read_to_string(self.directory.as_ref()?.join(name)).ok()
+    }
+
+    /// Replaces a file so that a crash leaves the old or the new one.
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let path = directory.join(name);
+        let temporary = directory.join(format!("{name}.{}", std::process::id()));
+        let write = || {
+            fs_err::create_dir_all(directory)?;
+            let mut file = fs_err::File::create(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs_err::rename(&temporary, &path)
+        };
+        write().map_err(Error::local(&path))
+    }
+
+    /// This machine's writer id; a new one is drawn where there is none.
+    pub(crate) fn writer(&self) -> Result<WriterId> {
+        if let Some(id) = self.read(WRITER).and_then(|text| text.trim().parse().ok()) {
+            return Ok(id);
+        }
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(Error::Random)?;
+        let id = WriterId::from_bytes(bytes);
+        self.write(WRITER, &format!("{id}\n"))?;
+        Ok(id)
+    }
+
+    /// What earlier runs saw.
+    pub(crate) fn seen(&self) -> Seen {
+        let mut seen = Seen::default();
+        for line in self.read(SEEN).unwrap_or_default().lines() {
+            match line.split_once(' ').map(|(key, value)| (key, value.parse::<u64>())) {
+                Some(("generation", Ok(number))) => seen.generation = number,
+                Some((writer, Ok(number))) => {
+                    if let Ok(writer) = writer.parse() {
+                        seen.sequences.insert(writer, number);
+                    }
+                }
+                // A line that a newer program or a torn write left tells nothing.
+                _ => {}
+            }
+        }
+        seen
+    }
+
+    /// Notes what this run saw.
+    pub(crate) fn set_seen(&self, seen: &Seen) -> Result<()> {
+        if *seen == self.seen() {
+            return Ok(());
+        }
+        let mut text = format!("generation {}\n", seen.generation);
+        for (writer, sequence) in &seen.sequences {
+            text.push_str(&format!("{writer} {sequence}\n"));
+        }
+        self.write(SEEN, &text)
+    }
+
+    /// The slot that opened last time: trying it first saves the cost of the others.
+    pub(crate) fn last_slot(&self) -> Option<SlotId> {
+        self.read(SLOT)?.trim().parse().ok()
+    }
+
+    /// Notes the slot that opened.
+    pub(crate) fn set_last_slot(&self, slot: &SlotId) {
+        if self.last_slot() != Some(*slot) {
+            // Only a hint: the next run tries all slots without it.
+            let _ = self.write(SLOT, &format!("{slot}\n"));
+        }
+    }
+
+    /// Packs that a run stored durably and that no segment of that run named.
+    pub(crate) fn journal(&self) -> Vec<PackId> {
+        let text = self.read(JOURNAL).unwrap_or_default();
+        // A torn last line is no id: that pack is found missing from the index and nothing is lost.
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Adds a pack that is durable. Not synced: a lost line costs only storing its blobs again.
+    pub(crate) fn journal_pack(&self, pack: &PackId) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let path = directory.join(JOURNAL);
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if journal.is_none() {
+            fs_err::create_dir_all(directory).map_err(Error::local(directory))?;
+            let file = fs_err::OpenOptions::new().create(true).append(true).open(&path);
+            *journal = Some(file.map_err(Error::local(&path))?);
+        }
+        let Some(file) = journal.as_mut() else { return Ok(()) };
+        file.write_all(format!("{pack}\n").as_bytes()).map_err(Error::local(&path))
+    }
+
+    /// Empties the journal: a durable segment names all of its packs.
+    pub(crate) fn clear_journal(&self) -> Result<()> {
+        let Some(directory) = &self.directory else { return Ok(()) };
+        let path = directory.join(JOURNAL);
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        *journal = None;
+        match fs_err::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::local(&path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_run_notes_the_next_one_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = || State::new(Some(folder.path()), RepositoryId::from_bytes([1; 16]));
+        let writer = state().writer().unwrap();
+        assert_eq!(state().writer().unwrap(), writer);
+        let seen = Seen { generation: 3, sequences: BTreeMap::from([(writer, 17)]) };
+        state().set_seen(&seen).unwrap();
+        assert_eq!(state().seen(), seen);
+        let packs = [PackId::from_bytes([2; 32]), PackId::from_bytes([3; 32])];
+        let journal = state();
+        packs.iter().for_each(|pack| journal.journal_pack(pack).unwrap());
+        assert_eq!(state().journal(), packs);
+        state().clear_journal().unwrap();
+        assert_eq!(state().journal(), []);
+    }
+
+    #[test]
+    fn without_a_directory_nothing_is_kept_and_nothing_fails() {
+        let state = State::new(None, RepositoryId::from_bytes([1; 16]));
+        assert_ne!(state.writer().unwrap(), state.writer().unwrap());
+        state.journal_pack(&PackId::from_bytes([2; 32])).unwrap();
+        state.set_seen(&Seen::default()).unwrap();
+        assert!(state.journal().is_empty());
+    }
+}
