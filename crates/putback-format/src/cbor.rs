@@ -296,7 +296,7 @@ impl<'b> Reader<'b> {
     }
 
     /// Skips one value that could stand in a kept field. minicbor's own `skip` also takes
-    /// indefinite lengths and any nesting, which a later program might not survive.
+    /// tags, indefinite lengths and any nesting, which the subset excludes.
     fn skip_value(&mut self, depth_left: u8) -> Result<(), Error> {
         let kind = self.decoder.datatype().map_err(|error| self.explain(&error))?;
         match kind {

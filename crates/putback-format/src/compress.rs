@@ -100,6 +100,10 @@ impl Decompressor {
                     .map_err(|_| Error::Decompress { what: "a frame" })?;
             }
         }
-        if plain.len() == plain_length { Ok(()) } else { Err(Error::Decompress { what: "a frame" }) }
+        if plain.len() == plain_length {
+            Ok(())
+        } else {
+            Err(Error::Decompress { what: "a frame" })
+        }
     }
 }

@@ -141,7 +141,12 @@ fn read_header(
     object: &[u8],
 ) -> Result<(&[u8], u32, [u8; 32]), Error> {
     let what = kind.name();
-    if object.len() > kind.bytes_max() as usize + HEADER_BYTES + SEAL_OVERHEAD_BYTES + (kind.bytes_max() as usize >> 3) {
+    if object.len()
+        > kind.bytes_max() as usize
+            + HEADER_BYTES
+            + SEAL_OVERHEAD_BYTES
+            + (kind.bytes_max() as usize >> 3)
+    {
         return Err(Error::TooLarge {
             what: "the size of a sealed object",
             value: object.len() as u64,
@@ -248,7 +253,10 @@ mod tests {
         for bit in 0..object.len() * 8 {
             let mut damaged = object.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(unseal(ObjectKind::Snapshot, repository, &keys(), &damaged).is_err(), "bit {bit}");
+            assert!(
+                unseal(ObjectKind::Snapshot, repository, &keys(), &damaged).is_err(),
+                "bit {bit}"
+            );
         }
         for length in 0..object.len() {
             assert!(unseal(ObjectKind::Snapshot, repository, &keys(), &object[..length]).is_err());
@@ -259,7 +267,9 @@ mod tests {
 
     #[test]
     fn the_stored_size_tells_little_about_the_payload() {
-        let random: Vec<u8> = (0..1000u32).flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..4].to_vec()).collect();
+        let random: Vec<u8> = (0..1000u32)
+            .flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..4].to_vec())
+            .collect();
         let size = |length: usize| sealed(ObjectKind::Mark, &random[..length]).len();
         assert_eq!(size(3600), size(3650));
         assert!(size(4000) < 4500);

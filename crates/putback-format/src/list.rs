@@ -175,10 +175,12 @@ fn encode_list_page(refs: &[ChunkRef], level: usize) -> Vec<u8> {
 /// [`Error::UnknownVersion`] if a newer program wrote it; others if it is no list page of this depth.
 pub fn decode_list_page(bytes: &[u8], depth_remaining: u8) -> Result<Vec<ChunkRef>, Error> {
     let mut reader = Reader::new(WHAT, bytes);
-    if reader.array("number of items of a list page", PAGE_ITEMS)? != PAGE_ITEMS {
+    // The version comes first: a newer one may have more items.
+    let items = reader.array("number of items of a list page", usize::MAX)?;
+    reader.version(WHAT, VERSION)?;
+    if items != PAGE_ITEMS {
         return Err(reader.invalid("it does not consist of version, level, ids and lengths"));
     }
-    reader.version(WHAT, VERSION)?;
     if reader.uint()? != u64::from(depth_remaining) || depth_remaining == 0 {
         return Err(reader.invalid("it is of another level than its parent says"));
     }

@@ -83,7 +83,12 @@ impl PackKey {
     ///
     /// # Errors
     /// [`Error::SelfCheck`] if the cipher refuses.
-    pub fn seal_frame(&self, head: FrameHead, coded: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
+    pub fn seal_frame(
+        &self,
+        head: FrameHead,
+        coded: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<(), Error> {
         self.key.seal(&self.salt, &self.frame_aad(head, coded.len()), coded, out)
     }
 
@@ -256,7 +261,8 @@ impl PackContents {
         if reader.array()? != [0; 3] {
             return Err(Error::Invalid { what: WHAT, why: "reserved bytes are not zero" });
         }
-        let frame_count = reader.count("the number of frames", PACK_BLOBS_MAX, HEADER_FRAME_BYTES)?;
+        let frame_count =
+            reader.count("the number of frames", PACK_BLOBS_MAX, HEADER_FRAME_BYTES)?;
         let blob_count = reader.count("the number of blobs", PACK_BLOBS_MAX, HEADER_BLOB_BYTES)?;
         let stored = reader.u32_column(frame_count)?;
         let plain = reader.u32_column(frame_count)?;
@@ -361,7 +367,11 @@ impl PackBuilder {
     ) -> Result<u32, Error> {
         let room = self.room(blobs.len());
         if coded_length as u64 > room || plain_length > FRAME_PLAIN_BYTES_MAX {
-            return Err(Error::TooLarge { what: "a frame", value: coded_length as u64, limit: room });
+            return Err(Error::TooLarge {
+                what: "a frame",
+                value: coded_length as u64,
+                limit: room,
+            });
         }
         let ordinal = length_u32("the number of frames", self.contents.frames.len())?;
         let stored_length = length_u32("a frame", coded_length + SEAL_OVERHEAD_BYTES)?;
@@ -408,10 +418,9 @@ impl PackBuilder {
         tail.extend_from_slice(&trailer);
         let length = self.body_length + tail.len() as u64;
         let target = if is_full { self.pack_bytes } else { padme(length).min(self.pack_bytes) };
-        let padding = target.checked_sub(length).ok_or(Error::SelfCheck {
-            what: "a pack",
-            why: "it grew beyond its size",
-        })?;
+        let padding = target
+            .checked_sub(length)
+            .ok_or(Error::SelfCheck { what: "a pack", why: "it grew beyond its size" })?;
         Ok((self.contents, PackEnd { padding, tail }))
     }
 }
@@ -462,7 +471,12 @@ mod tests {
         for (ordinal, frame) in contents.frames.iter().enumerate() {
             let stored = &body[offset..offset + frame.stored_length as usize];
             offset += stored.len();
-            let head = FrameHead { kind: contents.kind, ordinal: ordinal as u32, codec: frame.codec, plain_length: frame.plain_length };
+            let head = FrameHead {
+                kind: contents.kind,
+                ordinal: ordinal as u32,
+                codec: frame.codec,
+                plain_length: frame.plain_length,
+            };
             let mut coded = Vec::new();
             key.unseal_frame(head, stored, &mut coded)?;
             frames.push(coded);
@@ -484,7 +498,12 @@ mod tests {
     fn every_flipped_byte_outside_the_padding_and_every_cut_is_noticed() {
         let good = pack(&[&[5; 100], &[6; 50]], false);
         let frames = 100 + 50 + 2 * SEAL_OVERHEAD_BYTES;
-        let trailer = Trailer::decode(&good[good.len() - TRAILER_BYTES..], good.len() as u64, RepositoryId::from_bytes([2; 16])).unwrap();
+        let trailer = Trailer::decode(
+            &good[good.len() - TRAILER_BYTES..],
+            good.len() as u64,
+            RepositoryId::from_bytes([2; 16]),
+        )
+        .unwrap();
         let padding = frames..good.len() - TRAILER_BYTES - trailer.header_length as usize;
         for position in 0..good.len() {
             let mut damaged = good.clone();
@@ -521,7 +540,12 @@ mod tests {
     fn lying_tables_are_refused() {
         let good = PackContents {
             kind: BlobKind::Tree,
-            frames: vec![FrameEntry { stored_length: 90, plain_length: 60, codec: Codec::Zstd, blobs: 2 }],
+            frames: vec![FrameEntry {
+                stored_length: 90,
+                plain_length: 60,
+                codec: Codec::Zstd,
+                blobs: 2,
+            }],
             ids: vec![BlobId::from_bytes([1; 32]), BlobId::from_bytes([2; 32])],
             lengths: vec![20, 40],
         };

@@ -143,10 +143,12 @@ impl<'b> PageReader<'b> {
     pub fn new(page: &'b [u8]) -> Result<Self, Error> {
         require_at_most("length of a tree page", page.len(), PAGE_BYTES_MAX)?;
         let mut reader = Reader::new(WHAT, page);
-        if reader.array("number of items of a tree page", PAGE_ITEMS)? != PAGE_ITEMS {
+        // The version comes first: a newer one may have more items.
+        let items = reader.array("number of items of a tree page", usize::MAX)?;
+        reader.version(WHAT, VERSION)?;
+        if items != PAGE_ITEMS {
             return Err(reader.invalid("it does not consist of a version and entries"));
         }
-        reader.version(WHAT, VERSION)?;
         let entries_left = reader.array("number of entries of a tree page", PAGE_ENTRIES_MAX)?;
         if entries_left == 0 {
             return Err(reader.invalid("it has no entries"));

@@ -225,7 +225,10 @@ mod tests {
         assert_eq!(buffer[..8], [0xbd, 0x6d, 0x17, 0x9d, 0x3e, 0x83, 0xd4, 0x3b]);
         assert_eq!(
             tag,
-            [0xc0, 0x87, 0x59, 0x24, 0xc1, 0xc7, 0x98, 0x79, 0x47, 0xde, 0xaf, 0xd8, 0x78, 0x0a, 0xcf, 0x49]
+            [
+                0xc0, 0x87, 0x59, 0x24, 0xc1, 0xc7, 0x98, 0x79, 0x47, 0xde, 0xaf, 0xd8, 0x78, 0x0a,
+                0xcf, 0x49
+            ]
         );
     }
 
@@ -253,7 +256,12 @@ mod tests {
         let nonce = |salt: u8, aad: &[u8], plain: &[u8]| key().nonce_for(&[salt; 32], aad, plain);
         let first = nonce(0, b"a", b"bc");
         assert_eq!(first, nonce(0, b"a", b"bc"));
-        for other in [nonce(1, b"a", b"bc"), nonce(0, b"ab", b"c"), nonce(0, b"a", b"bd"), nonce(0, b"", b"abc")] {
+        for other in [
+            nonce(1, b"a", b"bc"),
+            nonce(0, b"ab", b"c"),
+            nonce(0, b"a", b"bd"),
+            nonce(0, b"", b"abc"),
+        ] {
             assert_ne!(first, other);
         }
     }

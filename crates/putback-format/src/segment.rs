@@ -132,12 +132,24 @@ mod tests {
     fn segment() -> Segment {
         let contents = PackContents {
             kind: BlobKind::Data,
-            frames: vec![FrameEntry { stored_length: 100, plain_length: 60, codec: Codec::Raw, blobs: 1 }],
+            frames: vec![FrameEntry {
+                stored_length: 100,
+                plain_length: 60,
+                codec: Codec::Raw,
+                blobs: 1,
+            }],
             ids: vec![BlobId::from_bytes([7; 32])],
             lengths: vec![60],
         };
         Segment {
-            packs: vec![SegmentPack { id: PackId::from_bytes([1; 32]), salt: [2; 32], epoch: 3, crc32: 4, size: 500, contents }],
+            packs: vec![SegmentPack {
+                id: PackId::from_bytes([1; 32]),
+                salt: [2; 32],
+                epoch: 3,
+                crc32: 4,
+                size: 500,
+                contents,
+            }],
             tombstones: vec![PackId::from_bytes([5; 32]), PackId::from_bytes([6; 32])],
             replaces: vec![SegmentId::from_bytes([8; 32])],
         }

@@ -75,7 +75,8 @@ fn derive(
     cost_header: &[u8],
     salt: &[u8; 32],
 ) -> Result<(SealKey, [u8; 32]), Error> {
-    let failed = |_| Error::SelfCheck { what: WHAT, why: "Argon2id failed, perhaps for want of memory" };
+    let failed =
+        |_| Error::SelfCheck { what: WHAT, why: "Argon2id failed, perhaps for want of memory" };
     let params =
         Params::new(cost.memory_kib, cost.iterations, cost.lanes, Some(32)).map_err(failed)?;
     let mut output = Zeroizing::new([0; 32]);
@@ -123,8 +124,14 @@ pub fn seal(
     key.seal(&salts[0], &header, &secrets, &mut slot)?;
 
     let epoch = keys.newest_epoch();
-    let info =
-        envelope::seal(ObjectKind::SlotInfo, repository, epoch, keys.master(WHAT, epoch)?, salts[1], info)?;
+    let info = envelope::seal(
+        ObjectKind::SlotInfo,
+        repository,
+        epoch,
+        keys.master(WHAT, epoch)?,
+        salts[1],
+        info,
+    )?;
     slot.extend_from_slice(&info);
 
     let mut opened = Vec::new();
@@ -132,7 +139,11 @@ pub fn seal(
     key.unseal(WHAT, &header, sealed, &mut opened)?;
     let same = opened == *secrets;
     opened.zeroize();
-    if same { Ok(slot) } else { Err(Error::SelfCheck { what: WHAT, why: "it opened to other bytes" }) }
+    if same {
+        Ok(slot)
+    } else {
+        Err(Error::SelfCheck { what: WHAT, why: "it opened to other bytes" })
+    }
 }
 
 /// A slot taken apart, still closed.
@@ -317,7 +328,9 @@ pub fn import(text: &str) -> Result<(RepositoryId, KeyRing), Error> {
         let mut reader = Reader::new(epoch, what);
         masters.insert(reader.u32()?, MasterKey::from_bytes(reader.array()?));
     }
-    if masters.is_empty() || masters.len() != epochs.len() || remainder.iter().any(|byte| *byte != 0)
+    if masters.is_empty()
+        || masters.len() != epochs.len()
+        || remainder.iter().any(|byte| *byte != 0)
     {
         return Err(Error::Invalid { what, why: "lines are missing or double" });
     }
@@ -367,7 +380,8 @@ mod tests {
     use super::*;
 
     fn keys() -> KeyRing {
-        let mut keys = KeyRing::new(DedupSecret::from_bytes([1; 32]), MasterKey::from_bytes([2; 32]));
+        let mut keys =
+            KeyRing::new(DedupSecret::from_bytes([1; 32]), MasterKey::from_bytes([2; 32]));
         keys.insert(2, MasterKey::from_bytes([3; 32])).unwrap();
         keys
     }
@@ -404,9 +418,14 @@ mod tests {
 
     #[test]
     fn a_hostile_cost_is_refused_before_it_is_paid() {
-        for (memory_kib, iterations, lanes) in
-            [(u32::MAX, 1, 1), (19 << 10, 17, 1), (19 << 10, 1, 17), (1024, 1, 1), (2 << 20, 3, 1), (19 << 10, 0, 1)]
-        {
+        for (memory_kib, iterations, lanes) in [
+            (u32::MAX, 1, 1),
+            (19 << 10, 17, 1),
+            (19 << 10, 1, 17),
+            (1024, 1, 1),
+            (2 << 20, 3, 1),
+            (19 << 10, 0, 1),
+        ] {
             let cost = KdfCost { memory_kib, iterations, lanes };
             assert!(cost.check().is_err(), "{cost:?}");
         }
@@ -419,7 +438,11 @@ mod tests {
     fn an_exported_key_is_read_back_however_it_was_typed_and_a_slip_is_named_by_its_line() {
         let repository = RepositoryId::from_bytes([0x5a; 16]);
         let text = export(repository, &keys());
-        let sloppy = text.to_lowercase().replace(' ', "  ").replace('0', "o").replace("putback  key  1", "putback key 1");
+        let sloppy = text
+            .to_lowercase()
+            .replace(' ', "  ")
+            .replace('0', "o")
+            .replace("putback  key  1", "putback key 1");
         for typed in [text.as_str(), &sloppy] {
             let (id, keys) = import(typed).unwrap();
             assert_eq!(id, repository);
@@ -429,7 +452,9 @@ mod tests {
         let mut lines: Vec<String> = text.lines().map(String::from).collect();
         let slip = lines[4].replacen(|c: char| c.is_ascii_alphabetic(), "7", 1);
         lines[4] = if slip == lines[4] { lines[4].replacen('0', "7", 2) } else { slip };
-        let Err(Error::IdInvalid { text, .. }) = import(&lines.join("\n")) else { panic!("accepted") };
+        let Err(Error::IdInvalid { text, .. }) = import(&lines.join("\n")) else {
+            panic!("accepted")
+        };
         assert_eq!(text, "line 3");
         assert!(import("").is_err() && import("putback key 1\n").is_err());
     }

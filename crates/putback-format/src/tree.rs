@@ -1075,6 +1075,10 @@ mod tests {
         check(&|entry| entry.xattrs = vec![xattr("a", 0), xattr("a", 0)], "not in ascending order");
         check(&|entry| entry.xattrs = vec![xattr("b", 0), xattr("a", 0)], "not in ascending order");
         check(&|entry| entry.xattrs = vec![xattr("a", (8 << 20) + 1)], "length of an extended");
+        check(
+            &|entry| entry.xattrs = (0..4097).map(|n| xattr(&format!("{n:04}"), 0)).collect(),
+            "number of extended attributes is 4097, above the limit of 4096",
+        );
         check(&|entry| entry.kind = EntryKind::Symlink { target: vec![0] }, "contains a NUL");
         check(
             &|entry| entry.kind = EntryKind::Symlink { target: vec![b'a'; (64 << 10) + 1] },

@@ -114,7 +114,17 @@ mod tests {
 
     #[test]
     fn padme_matches_the_paper_and_never_shrinks() {
-        for (length, padded) in [(0, 0), (1, 1), (2, 2), (8, 8), (9, 10), (16, 16), (17, 18), (1000, 1024), (1_000_000, 1_015_808)] {
+        for (length, padded) in [
+            (0, 0),
+            (1, 1),
+            (2, 2),
+            (8, 8),
+            (9, 10),
+            (16, 16),
+            (17, 18),
+            (1000, 1024),
+            (1_000_000, 1_015_808),
+        ] {
             assert_eq!(padme(length), padded, "{length}");
         }
         for length in 0..100_000 {

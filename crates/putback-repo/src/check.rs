@@ -114,7 +114,9 @@ struct BadFrames {
 
 impl BadFrames {
     fn contains(&self, pack: &PackId, frame: u32) -> bool {
-        self.packs.get(pack).is_some_and(|frames| frames.as_ref().is_none_or(|set| set.contains(&frame)))
+        self.packs
+            .get(pack)
+            .is_some_and(|frames| frames.as_ref().is_none_or(|set| set.contains(&frame)))
     }
 }
 
@@ -202,17 +204,20 @@ impl Checker<'_> {
         let store = repository.store().as_ref();
         for (generation, _, path) in list_configs(store)? {
             let config = repository.read_sealed(ObjectKind::Config, &path).and_then(|payload| {
-                putback_format::config::Config::decode(&payload).map_err(|error| Error::object(&path, error))
+                putback_format::config::Config::decode(&payload)
+                    .map_err(|error| Error::object(&path, error))
             });
             match config {
-                Ok(config) if config.generation == generation && config.repository == repository.id() => {}
+                Ok(config)
+                    if config.generation == generation && config.repository == repository.id() => {}
                 Ok(_) => self.damage(&path, "its name and its content disagree"),
                 Err(error) => self.damage(&path, describe(&error)),
             }
             self.check_copy(&path)?;
         }
         for info in self.list(layout::KEYS, |name| name.parse::<SlotId>().is_ok())? {
-            let slot = read_verified(store, &info.path, u64::from(ObjectKind::SlotInfo.bytes_max()));
+            let slot =
+                read_verified(store, &info.path, u64::from(ObjectKind::SlotInfo.bytes_max()));
             match slot {
                 Ok(bytes) => {
                     let opened = Slot::decode(&bytes).and_then(|slot| slot.info(repository.keys()));
@@ -224,21 +229,25 @@ impl Checker<'_> {
             }
             self.check_copy(&info.path)?;
         }
-        for info in self.list(layout::COPIES, |name| name.starts_with("keys-") || name.starts_with("config-"))? {
+        for info in self
+            .list(layout::COPIES, |name| name.starts_with("keys-") || name.starts_with("config-"))?
+        {
             let limit = u64::from(ObjectKind::Config.bytes_max());
             if let Err(error) = read_verified(store, &info.path, limit) {
                 self.damage(&info.path, describe(&error));
             }
             let original = info.path.name().replacen('-', "/", 1);
             let original = putback_store::ObjectPath::new(&original);
-            if original.is_ok_and(|original| store.stat(&original).is_err_and(|error| error.is_not_found())) {
+            if original.is_ok_and(|original| {
+                store.stat(&original).is_err_and(|error| error.is_not_found())
+            }) {
                 self.damage(&info.path, "it stands alone: what it is a copy of is gone");
             }
         }
         for info in self.list(layout::MARKS, |name| name.parse::<MarkId>().is_ok())? {
-            let mark = repository
-                .read_sealed(ObjectKind::Mark, &info.path)
-                .and_then(|payload| Mark::decode(&payload).map_err(|error| Error::object(&info.path, error)));
+            let mark = repository.read_sealed(ObjectKind::Mark, &info.path).and_then(|payload| {
+                Mark::decode(&payload).map_err(|error| Error::object(&info.path, error))
+            });
             if let Err(error) = mark {
                 self.damage(&info.path, describe(&error));
             }
@@ -336,7 +345,8 @@ impl Checker<'_> {
         let mut report = self.report();
         report.packs = indexed.len() as u64;
         report.blobs = self.repository.index().size().0;
-        report.unreferenced_packs = listed.keys().filter(|id| !indexed.contains(*id)).count() as u64;
+        report.unreferenced_packs =
+            listed.keys().filter(|id| !indexed.contains(*id)).count() as u64;
         Ok(packs)
     }
 
@@ -386,7 +396,11 @@ impl Checker<'_> {
             let entries = match self.repository.read_page(page) {
                 Ok(entries) => entries,
                 Err(error) => {
-                    self.damage_of(format!("tree page {page}"), describe(&error), vec![(snapshot, shown(path))]);
+                    self.damage_of(
+                        format!("tree page {page}"),
+                        describe(&error),
+                        vec![(snapshot, shown(path))],
+                    );
                     continue;
                 }
             };
@@ -395,8 +409,12 @@ impl Checker<'_> {
                 path.push(b'/');
                 path.extend_from_slice(&entry.name);
                 match &entry.kind {
-                    EntryKind::Directory { .. } => self.check_directory(snapshot, &entry, path, visited)?,
-                    EntryKind::File { content, .. } => self.check_content(snapshot, content, path, visited)?,
+                    EntryKind::Directory { .. } => {
+                        self.check_directory(snapshot, &entry, path, visited)?
+                    }
+                    EntryKind::File { content, .. } => {
+                        self.check_content(snapshot, content, path, visited)?
+                    }
                     _ => {}
                 }
                 path.truncate(length);
@@ -415,7 +433,9 @@ impl Checker<'_> {
         match content {
             Content::Inline(_) => Ok(()),
             Content::Chunks(chunks) => self.check_chunks(snapshot, chunks, path),
-            Content::Lists { depth, pages } => self.check_lists(snapshot, pages, *depth, path, visited),
+            Content::Lists { depth, pages } => {
+                self.check_lists(snapshot, pages, *depth, path, visited)
+            }
         }
     }
 
@@ -432,10 +452,16 @@ impl Checker<'_> {
                 continue;
             }
             match self.repository.read_list_page(page, depth) {
-                Ok(refs) if depth > 1 => self.check_lists(snapshot, &refs, depth - 1, path, visited)?,
+                Ok(refs) if depth > 1 => {
+                    self.check_lists(snapshot, &refs, depth - 1, path, visited)?
+                }
                 Ok(refs) => self.check_chunks(snapshot, &refs, path)?,
                 Err(error) => {
-                    self.damage_of(format!("list page {}", page.id), describe(&error), vec![(snapshot, path.to_vec())]);
+                    self.damage_of(
+                        format!("list page {}", page.id),
+                        describe(&error),
+                        vec![(snapshot, path.to_vec())],
+                    );
                 }
             }
         }
@@ -466,17 +492,22 @@ impl Checker<'_> {
             packs.sort_by_key(|(_, id, _)| *blake3::keyed_hash(&seed, id.as_bytes()).as_bytes());
         }
         let mut bytes = 0;
-        let chosen = packs.into_iter().enumerate().filter(|(index, (_, _, size))| match self.options.read {
-            ReadData::No => false,
-            ReadData::All => true,
-            ReadData::Part { n, of } => *index as u64 % u64::from(of.max(1)) + 1 == u64::from(n),
-            ReadData::Percent(percent) => (*index as f64) < (all as f64 * percent / 100.0).ceil(),
-            ReadData::Bytes(limit) => {
-                let is_wanted = bytes < limit;
-                bytes += size;
-                is_wanted
-            }
-        });
+        let chosen =
+            packs.into_iter().enumerate().filter(|(index, (_, _, size))| match self.options.read {
+                ReadData::No => false,
+                ReadData::All => true,
+                ReadData::Part { n, of } => {
+                    *index as u64 % u64::from(of.max(1)) + 1 == u64::from(n)
+                }
+                ReadData::Percent(percent) => {
+                    (*index as f64) < (all as f64 * percent / 100.0).ceil()
+                }
+                ReadData::Bytes(limit) => {
+                    let is_wanted = bytes < limit;
+                    bytes += size;
+                    is_wanted
+                }
+            });
         Ok(chosen.map(|(_, (number, _, size))| (number, size)).collect())
     }
 
@@ -490,7 +521,9 @@ impl Checker<'_> {
                 .map(|_| {
                     scope.spawn(|| {
                         let mut buffers = Buffers::new()?;
-                        while let Some((number, _)) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        while let Some((number, _)) =
+                            packs.get(next.fetch_add(1, Ordering::Relaxed))
+                        {
                             if self.options.cancel.is_cancelled() {
                                 break;
                             }
@@ -516,7 +549,10 @@ impl Checker<'_> {
         let path = layout::pack(&record.id);
         let contents = match self.repository.read_pack_contents(&record.id, record.size) {
             Ok((trailer, contents)) => {
-                if contents.frames != record.frames || trailer.salt != record.salt || trailer.epoch != record.epoch {
+                if contents.frames != record.frames
+                    || trailer.salt != record.salt
+                    || trailer.epoch != record.epoch
+                {
                     self.damage(&path, "its header and the index disagree");
                 }
                 contents
@@ -532,7 +568,12 @@ impl Checker<'_> {
         };
         let master = self.repository.keys().master("a pack", record.epoch);
         let key = match master {
-            Ok(master) => putback_format::pack::PackKey::new(master, self.repository.id(), record.epoch, record.salt),
+            Ok(master) => putback_format::pack::PackKey::new(
+                master,
+                self.repository.id(),
+                record.epoch,
+                record.salt,
+            ),
             Err(error) => {
                 self.damage(&path, error);
                 return Ok(());
@@ -547,7 +588,8 @@ impl Checker<'_> {
             let (start, mut end) = (offset, offset);
             let first_frame = frame;
             while let Some(entry) = record.frames.get(frame as usize) {
-                if frame > first_frame && end + u64::from(entry.stored_length) > start + PIECE_BYTES {
+                if frame > first_frame && end + u64::from(entry.stored_length) > start + PIECE_BYTES
+                {
                     break;
                 }
                 end += u64::from(entry.stored_length);
@@ -557,7 +599,8 @@ impl Checker<'_> {
                 end = record.size.min(start + PIECE_BYTES);
             }
             offset = end;
-            if let Err(error) = self.repository.store().read(&path, start..end, &mut buffers.stored) {
+            if let Err(error) = self.repository.store().read(&path, start..end, &mut buffers.stored)
+            {
                 self.damage(&path, describe(&error));
                 bad.extend(first_frame..frame);
                 continue;
@@ -573,7 +616,13 @@ impl Checker<'_> {
                 let stored = &buffers.stored[at..at + entry.stored_length as usize];
                 at += stored.len();
                 let opened = open_frame(
-                    &key, record, number, stored, &mut buffers.decompressor, &mut buffers.coded, &mut buffers.plain,
+                    &key,
+                    record,
+                    number,
+                    stored,
+                    &mut buffers.decompressor,
+                    &mut buffers.coded,
+                    &mut buffers.plain,
                 );
                 let count = entry.blobs as usize;
                 let is_good = |plain: &[u8]| self.verify_blobs(&contents, first_blob, count, plain);
@@ -600,13 +649,22 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn verify_blobs(&self, contents: &PackContents, first: usize, count: usize, plain: &[u8]) -> bool {
+    fn verify_blobs(
+        &self,
+        contents: &PackContents,
+        first: usize,
+        count: usize,
+        plain: &[u8],
+    ) -> bool {
         let mut rest = plain;
         (first..first + count).all(|index| {
-            let (Some(id), Some(length)) = (contents.ids.get(index), contents.lengths.get(index)) else {
+            let (Some(id), Some(length)) = (contents.ids.get(index), contents.lengths.get(index))
+            else {
                 return false;
             };
-            let Some((blob, others)) = rest.split_at_checked(*length as usize) else { return false };
+            let Some((blob, others)) = rest.split_at_checked(*length as usize) else {
+                return false;
+            };
             rest = others;
             self.repository.id_keys().blob_id(contents.kind, blob) == *id
         })
@@ -631,7 +689,14 @@ impl Checker<'_> {
         let mut hurts: BTreeMap<PackId, Vec<(SnapshotId, Vec<u8>)>> = BTreeMap::new();
         for stored in snapshots {
             let mut visited = IdSet::default();
-            self.find_hurt(stored.id, &stored.snapshot.root, &mut Vec::new(), &bad, &mut visited, &mut hurts)?;
+            self.find_hurt(
+                stored.id,
+                &stored.snapshot.root,
+                &mut Vec::new(),
+                &bad,
+                &mut visited,
+                &mut hurts,
+            )?;
         }
         let mut report = self.report();
         for (pack, paths) in hurts {
@@ -669,7 +734,9 @@ impl Checker<'_> {
                 path.push(b'/');
                 path.extend_from_slice(&entry.name);
                 match &entry.kind {
-                    EntryKind::Directory { .. } => self.find_hurt(snapshot, &entry, path, bad, visited, hurts)?,
+                    EntryKind::Directory { .. } => {
+                        self.find_hurt(snapshot, &entry, path, bad, visited, hurts)?
+                    }
                     EntryKind::File { content, .. } => {
                         for chunk in self.repository.read_chunks(content).unwrap_or_default() {
                             if let Some(pack) = self.bad_pack_of(&chunk.id, bad)? {

@@ -14,7 +14,9 @@ pub fn now() -> Timestamp {
 #[must_use]
 pub fn timestamp(time: SystemTime) -> Timestamp {
     match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => Timestamp { seconds: after.as_secs() as i64, nanoseconds: after.subsec_nanos() },
+        Ok(after) => {
+            Timestamp { seconds: after.as_secs() as i64, nanoseconds: after.subsec_nanos() }
+        }
         Err(error) => {
             let before = error.duration();
             let (seconds, nanoseconds) = match before.subsec_nanos() {

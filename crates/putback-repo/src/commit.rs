@@ -20,7 +20,6 @@ use std::time::Duration;
 use putback_format::envelope::ObjectKind;
 use putback_format::id::{BlobId, PackId, SegmentId, SnapshotId};
 use putback_format::key::BlobKind;
-use putback_format::limits::INCIDENTS_MAX;
 use putback_format::pack::{PackContents, TRAILER_BYTES, Trailer};
 use putback_format::segment::{Segment, SegmentPack};
 use putback_format::snapshot::{Incident, Snapshot, Statistics};
@@ -92,6 +91,11 @@ impl Repository {
         Ok(())
     }
 
+    /// Loads the index unless that was done: reading needs it, listing snapshots does not.
+    pub(crate) fn load_index_once(&self) -> Result<()> {
+        if self.index().is_loaded() { Ok(()) } else { self.load_index() }
+    }
+
     fn load_segments(&self) -> Result<()> {
         let listed = self.list_segments()?;
         self.index().load(&listed, |id| self.read_segment(id))
@@ -117,13 +121,25 @@ impl Repository {
         self.load_index()?;
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
-        let writer = PackWriter::new(self, level, workers)?;
+        let writer = PackWriter::new(self, level, workers, false)?;
         let adopted = self.journaled_packs()?;
         let count = adopted.len() as u64;
         if count > 0 {
             writer.adopt(adopted)?;
         }
         Ok(Backup { repository: self.clone(), writer, needed: Mutex::default(), adopted: count })
+    }
+
+    /// Begins a run that compresses and counts what a backup would write, and writes nothing.
+    ///
+    /// # Errors
+    /// As [`Repository::load_index`].
+    pub fn begin_dry_run(&self, level: Option<i32>, workers: usize) -> Result<Backup> {
+        self.load_index()?;
+        self.index().reset_needed();
+        let level = level.unwrap_or(self.config().compression_level);
+        let writer = PackWriter::new(self, level, workers, true)?;
+        Ok(Backup { repository: self.clone(), writer, needed: Mutex::default(), adopted: 0 })
     }
 
     /// Packs in the journal that are whole and that no segment names.
@@ -172,7 +188,11 @@ impl Repository {
     }
 
     /// Reads trailer and header of a pack of this size.
-    pub(crate) fn read_pack_contents(&self, id: &PackId, size: u64) -> Result<(Trailer, PackContents)> {
+    pub(crate) fn read_pack_contents(
+        &self,
+        id: &PackId,
+        size: u64,
+    ) -> Result<(Trailer, PackContents)> {
         let path = layout::pack(id);
         let damaged = |error| Error::object(&path, error);
         let Some(body_end) = size.checked_sub(TRAILER_BYTES as u64) else {
@@ -260,7 +280,10 @@ impl Backup {
                 continue;
             }
             if read_back != snapshot {
-                return Err(Error::Damaged { object: format!("{path}, just written,"), source: None });
+                return Err(Error::Damaged {
+                    object: format!("{path}, just written,"),
+                    source: None,
+                });
             }
             let mut seen = repository.state().seen();
             seen.sequences.insert(snapshot.writer, snapshot.sequence);
@@ -274,7 +297,9 @@ impl Backup {
     fn save_index(&self) {
         self.remember_needed();
         if let Err(error) = self.repository.index().save() {
-            self.repository.warn(format!("the local index could not be kept, the next run will be slower: {error}"));
+            self.repository.warn(format!(
+                "the local index could not be kept, the next run will be slower: {error}"
+            ));
         }
     }
 
@@ -289,28 +314,37 @@ impl Backup {
         let state = self.repository.state();
         let writer = state.writer()?;
         let seen = state.seen().sequences;
-        let mut incidents = draft.incidents;
-        incidents.truncate(INCIDENTS_MAX);
-        Ok(Snapshot {
+        let sorted = |mut paths: Vec<Vec<u8>>| {
+            paths.sort();
+            paths.dedup();
+            paths
+        };
+        let mut tags = draft.tags;
+        tags.sort();
+        tags.dedup();
+        let mut snapshot = Snapshot {
             root: draft.root,
             time: draft.time,
             utc_offset: draft.utc_offset,
             host: draft.host,
             user: draft.user,
-            paths: draft.paths,
-            tags: draft.tags,
+            paths: sorted(draft.paths),
+            tags,
             description: draft.description,
             program: draft.program,
             parent: draft.parent,
             complete: draft.complete,
             statistics: draft.statistics,
-            incidents,
+            incidents: draft.incidents,
             config_generation: self.repository.config().generation,
             writer,
             sequence: seen.get(&writer).copied().unwrap_or_default() + 1,
             seen: seen.into_iter().filter(|(other, _)| *other != writer).collect(),
             unknown: Vec::new(),
-        })
+        };
+        snapshot.trim_incidents();
+        snapshot.validate().map_err(Error::encode("a snapshot"))?;
+        Ok(snapshot)
     }
 
     /// Needed packs that are marked, tombstoned or no longer indexed. Marks are listed first: a pack that is
@@ -329,7 +363,14 @@ impl Backup {
         for id in packs {
             let size = self.repository.store().stat(&layout::pack(id))?.size;
             let (trailer, contents) = self.repository.read_pack_contents(id, size)?;
-            let pack = SegmentPack { id: *id, salt: trailer.salt, epoch: trailer.epoch, crc32: 0, size, contents };
+            let pack = SegmentPack {
+                id: *id,
+                salt: trailer.salt,
+                epoch: trailer.epoch,
+                crc32: 0,
+                size,
+                contents,
+            };
             let record = PackRecord::of(&pack);
             let frames: Vec<u32> = (0..record.frames.len() as u32).collect();
             let mut writer = self.writer.frame_writer(pack.contents.kind);
@@ -337,7 +378,9 @@ impl Backup {
             FrameReader::new(&self.repository)?.read_frames(&record, &frames, |wanted| {
                 let plain = wanted.plain?;
                 let mut offset = 0;
-                for (_, length) in blobs.by_ref().take(record.frames[wanted.frame as usize].blobs as usize) {
+                for (_, length) in
+                    blobs.by_ref().take(record.frames[wanted.frame as usize].blobs as usize)
+                {
                     let end = offset + *length as usize;
                     writer.put(&plain[offset..end])?;
                     offset = end;

@@ -15,7 +15,7 @@ use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashSet;
@@ -77,18 +77,18 @@ pub struct PackNumber {
 
 struct OpenTable {
     table: Table,
-    ids: Vec<PackId>,
     /// Packs that the snapshot being written needs, one bit each.
     needed: Vec<AtomicU64>,
 }
 
 impl OpenTable {
-    fn new(table: Table) -> io::Result<Self> {
-        let ids = (0..table.packs())
-            .map(|number| table.pack(number).map(|record| record.id))
-            .collect::<io::Result<Vec<_>>>()?;
-        let needed = (0..ids.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Ok(Self { table, ids, needed })
+    fn new(table: Table) -> Self {
+        let needed = (0..table.pack_ids().len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Self { table, needed }
+    }
+
+    fn ids(&self) -> &[PackId] {
+        self.table.pack_ids()
     }
 }
 
@@ -106,6 +106,7 @@ pub struct Index {
     directory: Option<PathBuf>,
     state: RwLock<State>,
     claimed: Vec<Mutex<IdSet<BlobId>>>,
+    is_loaded: AtomicBool,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -177,7 +178,12 @@ impl Index {
     /// An empty index; with a directory its tables outlive the run.
     pub(crate) fn new(repository: RepositoryId, directory: Option<PathBuf>) -> Self {
         let claimed = (0..SHARDS).map(|_| Mutex::new(IdSet::default())).collect();
-        Self { repository, directory, state: RwLock::default(), claimed }
+        Self { repository, directory, state: RwLock::default(), claimed, is_loaded: false.into() }
+    }
+
+    /// Whether [`Index::load`] succeeded once.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.is_loaded.load(Ordering::Acquire)
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {
@@ -207,6 +213,7 @@ impl Index {
         }
         let missing: Vec<SegmentId> = listed.difference(&state.covered).copied().collect();
         if missing.is_empty() {
+            self.is_loaded.store(true, Ordering::Release);
             return Ok(());
         }
         let mut tables = Vec::new();
@@ -221,7 +228,9 @@ impl Index {
         }
         self.end_batch(&mut gather, &mut tables)?;
         state.tables.extend(tables.into_iter().map(Arc::new));
-        self.compact(&mut state)
+        self.compact(&mut state)?;
+        self.is_loaded.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn gather(
@@ -244,11 +253,12 @@ impl Index {
         if gather.packs.is_empty() {
             return Ok(());
         }
-        let (entries, packs) = (std::mem::take(&mut gather.entries), std::mem::take(&mut gather.packs));
+        let (entries, packs) =
+            (std::mem::take(&mut gather.entries), std::mem::take(&mut gather.packs));
         let table = self
             .temporary_file()
             .and_then(|file| index_table::write_sorted(file, entries, packs))
-            .and_then(OpenTable::new)
+            .map(OpenTable::new)
             .map_err(self.local_error())?;
         tables.push(table);
         Ok(())
@@ -267,7 +277,7 @@ impl Index {
             let merged = self
                 .temporary_file()
                 .and_then(|file| index_table::merge(file, &parts))
-                .and_then(OpenTable::new)
+                .map(OpenTable::new)
                 .map_err(self.local_error())?;
             state.tables.truncate(first);
             state.tables.push(Arc::new(merged));
@@ -292,7 +302,7 @@ impl Index {
         let mut state = State::default();
         for name in &manifest.tables {
             let file = File::open(directory.join(name)).ok()?;
-            let table = Table::open(file).and_then(OpenTable::new).ok()?;
+            let table = Table::open(file).map(OpenTable::new).ok()?;
             state.tables.push(Arc::new(table));
         }
         state.covered = manifest.covered;
@@ -353,8 +363,10 @@ impl Index {
         for (number, open) in state.tables.iter().enumerate() {
             open.table
                 .find(id, |entry| {
-                    let is_known =
-                        open.ids.get(entry.pack as usize).is_some_and(|pack| usable(&state, pack));
+                    let is_known = open
+                        .ids()
+                        .get(entry.pack as usize)
+                        .is_some_and(|pack| usable(&state, pack));
                     is_done = is_known
                         && found(BlobLocation {
                             pack: PackNumber { table: number as u32, number: entry.pack },
@@ -384,7 +396,7 @@ impl Index {
 
     /// The id of a pack.
     pub(crate) fn pack_id(&self, pack: PackNumber) -> Option<PackId> {
-        self.state().tables.get(pack.table as usize)?.ids.get(pack.number as usize).copied()
+        self.state().tables.get(pack.table as usize)?.ids().get(pack.number as usize).copied()
     }
 
     /// All packs that can be read.
@@ -392,7 +404,7 @@ impl Index {
         let state = self.state();
         let mut packs = Vec::new();
         for (table, open) in state.tables.iter().enumerate() {
-            for (number, id) in open.ids.iter().enumerate() {
+            for (number, id) in open.ids().iter().enumerate() {
                 if !state.tombstoned.contains(id) {
                     packs.push((PackNumber { table: table as u32, number: number as u32 }, *id));
                 }
@@ -499,7 +511,7 @@ impl Index {
         let state = self.state();
         let mut needed = Vec::new();
         for open in &state.tables {
-            for (number, id) in open.ids.iter().enumerate() {
+            for (number, id) in open.ids().iter().enumerate() {
                 if open.needed[number / 64].load(Ordering::Relaxed) >> (number % 64) & 1 == 1 {
                     needed.push(*id);
                 }
@@ -534,12 +546,17 @@ impl Index {
             tombstones: state.tombstoned.iter().copied().collect(),
         };
         for open in &state.tables {
-            let name = table_name(&open.ids, open.table.entries());
+            let name = table_name(open.ids(), open.table.entries());
             let path = directory.join(&name);
             // A name is given by the content: a file of this name that opens is this table.
             if !File::open(&path).is_ok_and(|file| Table::open(file).is_ok()) {
                 let temporary = directory.join(format!("{name}.{}", std::process::id()));
-                File::create(&temporary)
+                File::options()
+                    .create(true)
+                    .truncate(true)
+                    .read(true)
+                    .write(true)
+                    .open(&temporary)
                     .and_then(|file| index_table::merge(file, &[&open.table]))
                     .and_then(|_| fs_err::rename(&temporary, &path))
                     .map_err(Error::local(&path))?;

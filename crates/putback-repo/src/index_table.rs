@@ -8,12 +8,14 @@
 //! ```text
 //! blocks of 4096: crc32 | 85 entries of 48 bytes | zeros
 //! fences: the first 8 bytes of the first id of each block
-//! pack directory: where each pack record is
+//! pack directory: id of each pack, and where its record is
 //! pack records: id, salt, epoch, crc32, size, kind, frames
 //! footer
 //! ```
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
@@ -29,7 +31,8 @@ const ENTRY_BYTES: usize = 48;
 const BLOCK_ENTRIES: usize = (BLOCK_BYTES - 4) / ENTRY_BYTES;
 const FOOTER_BYTES: usize = 64;
 const MAGIC: [u8; 8] = *b"PUTBTAB1";
-const DIRECTORY_BYTES: usize = 16;
+/// Pack id, offset and length of its record, CRC-32 of the record.
+const DIRECTORY_BYTES: usize = 48;
 
 /// Where a blob is, by the pack's number in one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +151,8 @@ impl TableEntry {
     fn encode(&self) -> [u8; ENTRY_BYTES] {
         let mut out = [0; ENTRY_BYTES];
         out[..32].copy_from_slice(self.id.as_bytes());
-        for (index, number) in [self.pack, self.frame, self.offset, self.length].iter().enumerate() {
+        for (index, number) in [self.pack, self.frame, self.offset, self.length].iter().enumerate()
+        {
             out[32 + index * 4..36 + index * 4].copy_from_slice(&number.to_le_bytes());
         }
         out
@@ -171,7 +175,13 @@ pub(crate) fn entries_of(pack: &SegmentPack, number: u32, out: &mut Vec<TableEnt
     for (frame, entry) in pack.contents.frames.iter().enumerate() {
         let mut offset = 0;
         for (id, length) in blobs.by_ref().take(entry.blobs as usize) {
-            out.push(TableEntry { id: *id, pack: number, frame: frame as u32, offset, length: *length });
+            out.push(TableEntry {
+                id: *id,
+                pack: number,
+                frame: frame as u32,
+                offset,
+                length: *length,
+            });
             offset += length;
         }
     }
@@ -181,7 +191,7 @@ pub(crate) fn entries_of(pack: &SegmentPack, number: u32, out: &mut Vec<TableEnt
 pub(crate) struct Table {
     file: File,
     entries: u64,
-    packs: u32,
+    ids: Vec<PackId>,
     fences: Vec<u64>,
     directory_offset: u64,
 }
@@ -201,6 +211,7 @@ impl Table {
         let packs = u32_at(body, 16);
         let fences_crc = u32_at(body, 20);
         let directory_offset = u64::from_le_bytes(array(&body[24..32]));
+        let directory_crc = u32_at(body, 32);
         let blocks = entries.div_ceil(BLOCK_ENTRIES as u64);
         let fences_offset = blocks.checked_mul(BLOCK_BYTES as u64).ok_or_else(torn)?;
         if fences_offset + blocks * 8 != directory_offset
@@ -215,7 +226,14 @@ impl Table {
         }
         let (fences, _) = bytes.as_chunks::<8>();
         let fences = fences.iter().map(|fence| u64::from_le_bytes(*fence)).collect();
-        Ok(Self { file, entries, packs, fences, directory_offset })
+        let mut bytes = vec![0; packs as usize * DIRECTORY_BYTES];
+        file.read_exact_at(&mut bytes, directory_offset)?;
+        if crc32fast::hash(&bytes) != directory_crc {
+            return Err(torn());
+        }
+        let (rows, _) = bytes.as_chunks::<DIRECTORY_BYTES>();
+        let ids = rows.iter().map(|row| PackId::from_bytes(array(&row[..32]))).collect();
+        Ok(Self { file, entries, ids, fences, directory_offset })
     }
 
     pub(crate) fn entries(&self) -> u64 {
@@ -223,7 +241,12 @@ impl Table {
     }
 
     pub(crate) fn packs(&self) -> u32 {
-        self.packs
+        self.ids.len() as u32
+    }
+
+    /// Ids of all packs, by their number.
+    pub(crate) fn pack_ids(&self) -> &[PackId] {
+        &self.ids
     }
 
     fn read_block(&self, block: usize, buffer: &mut [u8; BLOCK_BYTES]) -> io::Result<usize> {
@@ -267,19 +290,19 @@ impl Table {
 
     /// The record of a pack.
     pub(crate) fn pack(&self, number: u32) -> io::Result<PackRecord> {
-        if number >= self.packs {
+        if number >= self.packs() {
             return Err(torn());
         }
         let mut row = [0; DIRECTORY_BYTES];
         let at = self.directory_offset + u64::from(number) * DIRECTORY_BYTES as u64;
         self.file.read_exact_at(&mut row, at)?;
-        let length = u32_at(&row, 8) as usize;
+        let length = u32_at(&row, 40) as usize;
         if length > 64 << 20 {
             return Err(torn());
         }
         let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, u64::from_le_bytes(array(&row[..8])))?;
-        if crc32fast::hash(&bytes) != u32_at(&row, 12) {
+        self.file.read_exact_at(&mut bytes, u64::from_le_bytes(array(&row[32..40])))?;
+        if crc32fast::hash(&bytes) != u32_at(&row, 44) {
             return Err(torn());
         }
         PackRecord::decode(&bytes).ok_or_else(torn)
@@ -380,7 +403,9 @@ impl TableWriter {
         self.out.write_all(&vec![0; least * DIRECTORY_BYTES])?;
         let mut directory = Vec::with_capacity(least * DIRECTORY_BYTES);
         for pack in packs {
-            let record = pack?.encode();
+            let pack = pack?;
+            let record = pack.encode();
+            directory.extend_from_slice(pack.id.as_bytes());
             directory.extend_from_slice(&offset.to_le_bytes());
             directory.extend_from_slice(&(record.len() as u32).to_le_bytes());
             directory.extend_from_slice(&crc32fast::hash(&record).to_le_bytes());
@@ -393,6 +418,7 @@ impl TableWriter {
         footer.extend_from_slice(&(least as u32).to_le_bytes());
         footer.extend_from_slice(&crc32fast::hash(&fences).to_le_bytes());
         footer.extend_from_slice(&directory_offset.to_le_bytes());
+        footer.extend_from_slice(&crc32fast::hash(&directory).to_le_bytes());
         footer.resize(FOOTER_BYTES - 4, 0);
         footer.extend_from_slice(&crc32fast::hash(&footer).to_le_bytes());
         self.out.write_all(&footer)?;
@@ -421,21 +447,25 @@ pub(crate) fn merge(file: File, tables: &[&Table]) -> io::Result<Table> {
     let mut writer = TableWriter::new(file);
     let mut first_pack = 0;
     let mut sources = Vec::new();
+    let mut heads = BinaryHeap::new();
     for table in tables {
         let mut iter = table.iter()?;
         if let Some(head) = iter.next().transpose()? {
+            heads.push(Reverse((head.id, sources.len())));
             sources.push((head, first_pack, iter));
         }
         first_pack += table.packs();
     }
-    // Few sources: a scan for the least costs less than a heap.
-    while !sources.is_empty() {
-        let least = (0..sources.len()).min_by_key(|index| sources[*index].0.id).expect("not empty");
-        let (head, first_pack, iter) = &mut sources[least];
+    while let Some(mut least) = heads.peek_mut() {
+        let Reverse((_, index)) = *least;
+        let (head, first_pack, iter) = &mut sources[index];
         writer.push(&TableEntry { pack: head.pack + *first_pack, ..*head })?;
         match iter.next().transpose()? {
-            Some(next) => *head = next,
-            None => drop(sources.swap_remove(least)),
+            Some(next) => {
+                *head = next;
+                *least = Reverse((next.id, index));
+            }
+            None => drop(PeekMut::pop(least)),
         }
     }
     let packs: Vec<(usize, u32)> = (0..tables.len())
@@ -453,20 +483,41 @@ mod tests {
     }
 
     fn record(number: u8) -> PackRecord {
-        let frame = FrameEntry { stored_length: 100, plain_length: 200, codec: Codec::Zstd, blobs: 3 };
-        PackRecord { id: PackId::from_bytes([number; 32]), salt: [number; 32], epoch: 1, crc32: 9, size: 1000, kind: BlobKind::Data, frames: vec![frame; 5] }
+        let frame =
+            FrameEntry { stored_length: 100, plain_length: 200, codec: Codec::Zstd, blobs: 3 };
+        PackRecord {
+            id: PackId::from_bytes([number; 32]),
+            salt: [number; 32],
+            epoch: 1,
+            crc32: 9,
+            size: 1000,
+            kind: BlobKind::Data,
+            frames: vec![frame; 5],
+        }
     }
 
     fn table(numbers: std::ops::Range<u64>, packs: u8) -> Table {
         let entries = numbers
-            .map(|n| TableEntry { id: id(n), pack: (n % u64::from(packs)) as u32, frame: 1, offset: n as u32, length: 7 })
+            .map(|n| TableEntry {
+                id: id(n),
+                pack: (n % u64::from(packs)) as u32,
+                frame: 1,
+                offset: n as u32,
+                length: 7,
+            })
             .collect();
-        write_sorted(tempfile::tempfile().unwrap(), entries, (0..packs).map(record).collect()).unwrap()
+        write_sorted(tempfile::tempfile().unwrap(), entries, (0..packs).map(record).collect())
+            .unwrap()
     }
 
     fn find(table: &Table, number: u64) -> Vec<TableEntry> {
         let mut all = Vec::new();
-        table.find(&id(number), |entry| { all.push(entry); false }).unwrap();
+        table
+            .find(&id(number), |entry| {
+                all.push(entry);
+                false
+            })
+            .unwrap();
         all
     }
 
@@ -490,8 +541,16 @@ mod tests {
 
     #[test]
     fn duplicates_are_all_found_even_across_blocks() {
-        let mut entries: Vec<_> = (0..300).map(|n| TableEntry { id: id(5), pack: 0, frame: n, offset: 0, length: 1 }).collect();
-        entries.extend((0..2000).filter(|n| *n != 5).map(|n| TableEntry { id: id(n), pack: 0, frame: 0, offset: 0, length: 1 }));
+        let mut entries: Vec<_> = (0..300)
+            .map(|n| TableEntry { id: id(5), pack: 0, frame: n, offset: 0, length: 1 })
+            .collect();
+        entries.extend((0..2000).filter(|n| *n != 5).map(|n| TableEntry {
+            id: id(n),
+            pack: 0,
+            frame: 0,
+            offset: 0,
+            length: 1,
+        }));
         let table = write_sorted(tempfile::tempfile().unwrap(), entries, vec![record(0)]).unwrap();
         assert_eq!(find(&table, 5).len(), 300);
     }
@@ -499,7 +558,8 @@ mod tests {
     #[test]
     fn a_merged_table_answers_like_its_parts() {
         let parts = [table(0..500, 2), table(500..5000, 4), table(4990..5100, 1)];
-        let merged = merge(tempfile::tempfile().unwrap(), &[&parts[0], &parts[1], &parts[2]]).unwrap();
+        let merged =
+            merge(tempfile::tempfile().unwrap(), &[&parts[0], &parts[1], &parts[2]]).unwrap();
         assert_eq!((merged.entries(), merged.packs()), (500 + 4500 + 110, 7));
         for number in 0..5100 {
             let expected: usize = parts.iter().map(|part| find(part, number).len()).sum();
@@ -520,7 +580,11 @@ mod tests {
             let table = Table::open(file)?;
             for number in 0..1000 {
                 let mut found = 0;
-                table.find(&id(number), |entry| { assert_eq!(entry.offset, number as u32); found += 1; false })?;
+                table.find(&id(number), |entry| {
+                    assert_eq!(entry.offset, number as u32);
+                    found += 1;
+                    false
+                })?;
                 assert_eq!(found, 1);
             }
             (0..2).try_for_each(|pack| table.pack(pack).map(drop))

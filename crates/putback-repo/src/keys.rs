@@ -59,7 +59,8 @@ impl SlotOwner {
                 Some(("created", value)) => {
                     let mut numbers = value.split(' ');
                     let seconds = numbers.next().and_then(|n| n.parse().ok()).unwrap_or_default();
-                    let nanoseconds = numbers.next().and_then(|n| n.parse().ok()).unwrap_or_default();
+                    let nanoseconds =
+                        numbers.next().and_then(|n| n.parse().ok()).unwrap_or_default();
                     created = Timestamp { seconds, nanoseconds };
                 }
                 Some(("label", value)) => value.clone_into(&mut owner.label),
@@ -117,9 +118,10 @@ impl Repository {
     /// # Errors
     /// [`Error::NoSlot`] if none or several do.
     pub fn find_slot(&self, prefix: &str) -> Result<SlotId> {
-        let mut matching = self.slots()?.into_iter().filter(|info| {
-            !prefix.is_empty() && info.id.to_string().starts_with(prefix)
-        });
+        let mut matching = self
+            .slots()?
+            .into_iter()
+            .filter(|info| !prefix.is_empty() && info.id.to_string().starts_with(prefix));
         match (matching.next(), matching.next()) {
             (Some(info), None) => Ok(info.id),
             _ => Err(Error::NoSlot { selector: prefix.to_owned() }),
@@ -130,7 +132,12 @@ impl Repository {
     ///
     /// # Errors
     /// [`Error::NoFreeSlot`] if all are taken.
-    pub fn add_slot(&self, password: &Password, cost: KdfCost, owner: &SlotOwner) -> Result<SlotId> {
+    pub fn add_slot(
+        &self,
+        password: &Password,
+        cost: KdfCost,
+        owner: &SlotOwner,
+    ) -> Result<SlotId> {
         let taken = read_slots(self.store().as_ref(), &mut Vec::new())?.len();
         if taken >= SLOTS_MAX {
             return Err(Error::NoFreeSlot { limit: SLOTS_MAX });

@@ -87,7 +87,13 @@ mod tests {
     fn a_configuration_name_has_one_spelling() {
         let id = ConfigId::from_bytes([0xab; 32]);
         assert_eq!(parse_config(config(17, &id).name()), Some((17, id)));
-        for bad in [format!("017-{id}"), format!("+17-{id}"), format!("17{id}"), format!("-{id}"), "17-".into()] {
+        for bad in [
+            format!("017-{id}"),
+            format!("+17-{id}"),
+            format!("17{id}"),
+            format!("-{id}"),
+            "17-".into(),
+        ] {
             assert_eq!(parse_config(&bad), None, "{bad}");
         }
     }

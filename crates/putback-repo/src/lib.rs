@@ -19,6 +19,8 @@ pub mod reader;
 pub mod snapshots;
 mod state;
 pub mod stats;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tree_reader;
 
 use std::path::PathBuf;

@@ -79,10 +79,13 @@ impl InitOptions {
         let pack_bytes = self.pack_bytes.unwrap_or(PACK_BYTES);
         if !(PACK_BYTES_MIN..=PACK_BYTES_MAX).contains(&pack_bytes) {
             let (least, most) = (PACK_BYTES_MIN >> 20, PACK_BYTES_MAX >> 20);
-            return Err(bad(format!("the pack size must be {least} to {most} MiB, not {pack_bytes} bytes")));
+            return Err(bad(format!(
+                "the pack size must be {least} to {most} MiB, not {pack_bytes} bytes"
+            )));
         }
         let average = self.chunk_bytes_average.unwrap_or(CHUNK_BYTES_AVERAGE);
-        if !average.is_power_of_two() || !(CHUNK_AVERAGE_MIN..=CHUNK_AVERAGE_MAX).contains(&average) {
+        if !average.is_power_of_two() || !(CHUNK_AVERAGE_MIN..=CHUNK_AVERAGE_MAX).contains(&average)
+        {
             let (least, most) = (CHUNK_AVERAGE_MIN >> 10, CHUNK_AVERAGE_MAX >> 10);
             return Err(bad(format!(
                 "the chunk size must be a power of two from {least} to {most} KiB, not {average} bytes"
@@ -123,16 +126,16 @@ impl Repository {
         let location = store.describe();
         let repository = RepositoryId::from_bytes(random()?);
         let config = options.config(repository)?;
-        let keys = KeyRing::new(
-            DedupSecret::from_bytes(random()?),
-            MasterKey::from_bytes(random()?),
-        );
+        let keys =
+            KeyRing::new(DedupSecret::from_bytes(random()?), MasterKey::from_bytes(random()?));
         let slot = options.owner.seal_slot(password, options.kdf_cost, repository, &keys)?;
         let payload = config.encode();
         let salt = random()?;
         let object = keys
             .master("a configuration", 1)
-            .and_then(|master| envelope::seal(ObjectKind::Config, repository, 1, master, salt, &payload))
+            .and_then(|master| {
+                envelope::seal(ObjectKind::Config, repository, 1, master, salt, &payload)
+            })
             .map_err(Error::encode("a configuration"))?;
 
         store.create(&layout::FOLDERS)?;
@@ -142,10 +145,7 @@ impl Repository {
         }
         let slot_id = SlotId::of_stored(&slot);
         let config_id = ConfigId::of_stored(&object);
-        let objects = [
-            (layout::slot(&slot_id), &slot),
-            (layout::config(1, &config_id), &object),
-        ];
+        let objects = [(layout::slot(&slot_id), &slot), (layout::config(1, &config_id), &object)];
         // The slot comes first: a repository that shows has a key.
         for (path, bytes) in &objects {
             write_object(store.as_ref(), path, bytes)?;
@@ -191,13 +191,15 @@ impl Repository {
         let mut unreadable = None;
         // The slot that opened last time comes first: each try costs what Argon2id costs.
         slots.sort_by_key(|(id, bytes)| {
-            let last = Slot::decode(bytes)
-                .ok()
-                .and_then(|slot| State::new(directories.state.as_deref(), slot.repository).last_slot());
+            let last = Slot::decode(bytes).ok().and_then(|slot| {
+                State::new(directories.state.as_deref(), slot.repository).last_slot()
+            });
             (last != Some(*id), *id)
         });
         for (id, bytes) in slots.iter().take(SLOTS_MAX * 2) {
-            let opened = Slot::decode(bytes).and_then(|slot| slot.open(password.as_bytes()).map(|keys| (slot.repository, keys)));
+            let opened = Slot::decode(bytes).and_then(|slot| {
+                slot.open(password.as_bytes()).map(|keys| (slot.repository, keys))
+            });
             match opened {
                 Ok((repository, keys)) => {
                     let config = read_config(store.as_ref(), repository, &keys, &mut warnings)?;
@@ -213,7 +215,10 @@ impl Repository {
         // A slot that could not be tried may be the right one: that is the better message.
         Err(match unreadable {
             Some(error) => error,
-            None if slots.is_empty() => Error::Damaged { object: format!("every password slot of {location}"), source: None },
+            None if slots.is_empty() => Error::Damaged {
+                object: format!("every password slot of {location}"),
+                source: None,
+            },
             None => Error::WrongPassword { location },
         })
     }
@@ -247,7 +252,8 @@ impl Repository {
         directories: &LocalDirectories,
     ) -> Result<Self> {
         let chunker = Chunker::new(config.chunker, &keys.dedup().gear_table());
-        let cache = directories.cache.as_ref().map(|cache| cache.join(config.repository.to_string()));
+        let cache =
+            directories.cache.as_ref().map(|cache| cache.join(config.repository.to_string()));
         let index = Index::new(config.repository, cache.map(|cache| cache.join("index")));
         let state = State::new(directories.state.as_deref(), config.repository);
         let opened = Self {
@@ -345,17 +351,25 @@ pub(crate) fn read_slots(
     for id in ids {
         match read_with_copy(store, &layout::slot(&id), warnings) {
             Ok(bytes) => slots.push((id, bytes)),
-            Err(Error::Store(error)) if error.kind != ErrorKind::NotFound && error.kind != ErrorKind::Corrupt => {
+            Err(Error::Store(error))
+                if error.kind != ErrorKind::NotFound && error.kind != ErrorKind::Corrupt =>
+            {
                 return Err(error.into());
             }
-            Err(_) => warnings.push(format!("password slot {} is damaged and so is its copy", id.short())),
+            Err(_) => {
+                warnings.push(format!("password slot {} is damaged and so is its copy", id.short()))
+            }
         }
     }
     Ok(slots)
 }
 
 /// Reads a small object, or its second copy when it is damaged or missing.
-fn read_with_copy(store: &dyn Store, path: &ObjectPath, warnings: &mut Vec<String>) -> Result<Vec<u8>> {
+fn read_with_copy(
+    store: &dyn Store,
+    path: &ObjectPath,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<u8>> {
     let limit = u64::from(SMALL_OBJECT_BYTES_MAX);
     match read_verified(store, path, limit) {
         Ok(bytes) => Ok(bytes),
@@ -392,11 +406,13 @@ fn read_config(
             envelope::unseal(ObjectKind::Config, repository, keys, &bytes)
                 .and_then(|payload| Config::decode(&payload))
                 .map_err(|error| match error {
-                    putback_format::Error::OtherRepository { found, .. } => Error::TwoRepositories {
-                        location: store.describe(),
-                        first: repository.to_string(),
-                        second: found.to_string(),
-                    },
+                    putback_format::Error::OtherRepository { found, .. } => {
+                        Error::TwoRepositories {
+                            location: store.describe(),
+                            first: repository.to_string(),
+                            second: found.to_string(),
+                        }
+                    }
                     error => Error::object(path, error),
                 })
         });

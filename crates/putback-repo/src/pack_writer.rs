@@ -20,17 +20,18 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 use putback_format::compress::{Codec, Compressor, Decompressor};
+use putback_format::envelope::ObjectKind;
 use putback_format::id::{BlobId, PackId, SegmentId};
 use putback_format::key::BlobKind;
 use putback_format::limits::SEGMENT_BYTES_TARGET;
 use putback_format::pack::{FrameHead, PackBuilder, PackKey, TRAILER_BYTES};
+use putback_format::seal::SEAL_OVERHEAD_BYTES;
 use putback_format::segment::{Segment, SegmentPack};
-use putback_format::envelope::ObjectKind;
 use putback_store::Upload;
 
+use crate::Repository;
 use crate::error::{Error, Result};
 use crate::layout;
-use crate::Repository;
 
 /// Packs of one kind that take frames at the same time: one that fills, one whose rest is being used up.
 const OPEN_PACKS: usize = 2;
@@ -97,6 +98,7 @@ struct Progress {
 struct Shared {
     repository: Repository,
     level: i32,
+    is_dry: bool,
     open: Mutex<[Vec<Arc<OpenPack>>; 2]>,
     progress: Mutex<Progress>,
     progressed: Condvar,
@@ -124,11 +126,17 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl PackWriter {
-    /// Starts the threads. `level` is the zstd level, `sealers` how many cores to use.
+    /// Starts the threads. `level` is the zstd level, `sealers` how many cores to use. A dry writer
+    /// compresses and counts, and stores nothing.
     ///
     /// # Errors
     /// [`Error::Local`] if the system gives no thread.
-    pub(crate) fn new(repository: &Repository, level: i32, sealers: usize) -> Result<Self> {
+    pub(crate) fn new(
+        repository: &Repository,
+        level: i32,
+        sealers: usize,
+        is_dry: bool,
+    ) -> Result<Self> {
         let sealers = sealers.max(1);
         let (frames, frames_receiver) = crossbeam_channel::bounded(sealers);
         // Bounded too: when the store is slower than the workers, they wait.
@@ -136,6 +144,7 @@ impl PackWriter {
         let shared = Arc::new(Shared {
             repository: repository.clone(),
             level,
+            is_dry,
             open: Mutex::default(),
             progress: Mutex::default(),
             progressed: Condvar::new(),
@@ -164,7 +173,8 @@ impl PackWriter {
 
     fn spawn(&mut self, name: String, work: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = std::thread::Builder::new().name(name.clone()).spawn(work);
-        let thread = thread.map_err(|source| Error::Local { path: format!("thread {name}"), source })?;
+        let thread =
+            thread.map_err(|source| Error::Local { path: format!("thread {name}"), source })?;
         self.threads.push(thread);
         Ok(())
     }
@@ -209,7 +219,8 @@ impl PackWriter {
     fn wait(&self, until: impl Fn(&Progress) -> bool) -> Result<()> {
         let mut progress = guard(&self.shared.progress);
         while !until(&progress) && !self.shared.has_failed.load(Ordering::Acquire) {
-            progress = self.shared.progressed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+            progress =
+                self.shared.progressed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
         drop(progress);
         self.shared.check()
@@ -356,7 +367,10 @@ impl Shared {
             let mut placing = guard(&pack.placing);
             // The table grows by a blob for each chunk: leave room for as many as are likely.
             let room = placing.builder.room(64);
-            if room < frame_bytes && room >= SHORT_FRAME_LEAST.max(first_blob) && !placing.is_reserved {
+            if room < frame_bytes
+                && room >= SHORT_FRAME_LEAST.max(first_blob)
+                && !placing.is_reserved
+            {
                 placing.is_reserved = true;
                 return room;
             }
@@ -400,7 +414,13 @@ impl Shared {
 
     fn seal_frame(&self, sealer: &mut Sealer, frame: &Frame) -> Result<()> {
         let made = Error::encode;
-        let codec = sealer.compressor.compress(&frame.plain, &mut sealer.coded).map_err(made("a frame"))?;
+        let codec =
+            sealer.compressor.compress(&frame.plain, &mut sealer.coded).map_err(made("a frame"))?;
+        if self.is_dry {
+            let stored = sealer.coded.len() + SEAL_OVERHEAD_BYTES;
+            self.stored_bytes.fetch_add(stored as u64, Ordering::Relaxed);
+            return Ok(());
+        }
         let plain_length = frame.plain.len() as u32;
         let (pack, ordinal) = self.place(frame, codec, plain_length, sealer.coded.len())?;
         let head = FrameHead { kind: frame.kind, ordinal, codec, plain_length };
@@ -547,7 +567,8 @@ impl Shared {
             std::mem::replace(&mut placing.builder, empty)
         };
         let body_length = builder.body_length();
-        let (contents, end) = builder.finish(&pack.key, is_full).map_err(Error::encode("a pack"))?;
+        let (contents, end) =
+            builder.finish(&pack.key, is_full).map_err(Error::encode("a pack"))?;
         let zeros = [0; 8192];
         let mut padding = end.padding;
         while padding > 0 {
@@ -564,7 +585,10 @@ impl Shared {
         drop(appending);
         let info = upload.finish(&layout::pack(&id))?;
         if info.size != size || info.crc32.is_some_and(|stored| stored != crc32) {
-            return Err(Error::Damaged { object: format!("pack {id}, just written,"), source: None });
+            return Err(Error::Damaged {
+                object: format!("pack {id}, just written,"),
+                source: None,
+            });
         }
         self.stored_bytes.fetch_add(size, Ordering::Relaxed);
         self.packs.fetch_add(1, Ordering::Relaxed);

@@ -108,7 +108,9 @@ impl FrameReader {
             let mut count = 1;
             for next in &rest[1..] {
                 match range(next) {
-                    Some((from, to)) if from <= end + gap && to - start <= REQUEST_BYTES => end = to,
+                    Some((from, to)) if from <= end + gap && to - start <= REQUEST_BYTES => {
+                        end = to
+                    }
                     _ => break,
                 }
                 count += 1;
@@ -156,7 +158,9 @@ impl FrameReader {
             );
             let plain = match opened {
                 Ok(()) => Ok(self.plain.as_slice()),
-                Err(error) => Err(Error::object(format!("frame {frame} of pack {}", pack.id), error)),
+                Err(error) => {
+                    Err(Error::object(format!("frame {frame} of pack {}", pack.id), error))
+                }
             };
             each(WantedFrame { frame: *frame, plain })?;
         }
@@ -252,6 +256,7 @@ impl Repository {
     /// - [`Error::BlobUnknown`]: no index names it.
     /// - [`Error::BlobDamaged`]: no copy is whole.
     pub fn read_blob(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
+        self.load_index_once()?;
         let mut failure = None;
         for location in self.index().find_all(id)? {
             match self.read_copy(kind, id, location) {
@@ -278,7 +283,9 @@ impl Repository {
             Ok(())
         })?;
         result.map_err(|error| match error {
-            Error::Damaged { source, .. } => Error::BlobDamaged { blob: *id, pack: pack.id, source },
+            Error::Damaged { source, .. } => {
+                Error::BlobDamaged { blob: *id, pack: pack.id, source }
+            }
             error => error,
         })
     }

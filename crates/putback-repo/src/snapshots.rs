@@ -203,7 +203,8 @@ impl Repository {
             .ok_or_else(|| Error::BadSelector { selector: selector.to_owned() })?;
             return self.snapshots(filter)?.into_iter().nth_back(back).ok_or_else(none);
         }
-        let is_hex = selector.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        let is_hex =
+            selector.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
         if selector.is_empty() || !is_hex {
             return Err(Error::BadSelector { selector: selector.to_owned() });
         }

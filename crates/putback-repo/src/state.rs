@@ -36,7 +36,10 @@ pub(crate) struct Seen {
 impl State {
     /// The state of a repository below `parent`, if that is given.
     pub(crate) fn new(parent: Option<&Path>, repository: RepositoryId) -> Self {
-        Self { directory: parent.map(|parent| parent.join(repository.to_string())), journal: Mutex::new(None) }
+        Self {
+            directory: parent.map(|parent| parent.join(repository.to_string())),
+            journal: Mutex::new(None),
+        }
     }
 
     fn read(&self, name: &str) -> Option<String> {

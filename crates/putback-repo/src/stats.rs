@@ -45,7 +45,8 @@ impl Repository {
         let mut stats = RepositoryStats::default();
         for folder in layout::FOLDERS {
             let listed = self.store().list(folder)?;
-            let (count, bytes) = (listed.len() as u64, listed.iter().map(|info| info.size).sum::<u64>());
+            let (count, bytes) =
+                (listed.len() as u64, listed.iter().map(|info| info.size).sum::<u64>());
             match folder {
                 layout::PACKS => (stats.packs, stats.pack_bytes) = (count, bytes),
                 layout::INDEX => (stats.segments, stats.segment_bytes) = (count, bytes),

@@ -9,8 +9,8 @@ use putback_format::page::TreePage;
 use putback_format::snapshot::Snapshot;
 use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
 
-use crate::error::{Error, Result};
 use crate::Repository;
+use crate::error::{Error, Result};
 
 /// Entries of a directory in order of name, read page by page.
 pub struct Directory {
@@ -33,7 +33,9 @@ impl Iterator for Directory {
                 Ok(entries) => {
                     // Pages of one directory go on where the last one ended: else names could repeat.
                     let first = entries.first().map(|entry| &entry.name);
-                    if first.is_some_and(|first| self.last_name.as_ref().is_some_and(|last| last >= first)) {
+                    if first.is_some_and(|first| {
+                        self.last_name.as_ref().is_some_and(|last| last >= first)
+                    }) {
                         self.pages.clear();
                         let source = putback_format::Error::Invalid {
                             what: "a directory",
@@ -69,7 +71,9 @@ impl Repository {
     /// [`Error::NoPath`] if it is no directory.
     pub fn read_directory(&self, directory: &Entry) -> Result<Directory> {
         let EntryKind::Directory { pages } = &directory.kind else {
-            return Err(Error::NoPath { path: String::from_utf8_lossy(&directory.name).into_owned() });
+            return Err(Error::NoPath {
+                path: String::from_utf8_lossy(&directory.name).into_owned(),
+            });
         };
         Ok(Directory {
             repository: self.clone(),
@@ -86,7 +90,9 @@ impl Repository {
     pub fn entry_at(&self, snapshot: &Snapshot, path: &[u8]) -> Result<Entry> {
         let missing = || Error::NoPath { path: String::from_utf8_lossy(path).into_owned() };
         let mut entry = snapshot.root.clone();
-        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".") {
+        for name in
+            path.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".")
+        {
             if !matches!(entry.kind, EntryKind::Directory { .. }) {
                 return Err(missing());
             }
