@@ -1,0 +1,105 @@
+//! What an earlier snapshot saves us from reading.
+//!
+//! A backup is compared with the newest complete snapshot of the same host and paths, and with a newer
+//! checkpoint of these, which knows better what was read since.
+
+use std::iter::Peekable;
+
+use putback_format::tree::{Entry, EntryKind};
+use putback_repo::{Directory, Repository, SnapshotFilter, StoredSnapshot};
+
+use super::{BackupOptions, ParentChoice};
+use crate::Error;
+
+/// The snapshots to compare with.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parents {
+    /// A finished one.
+    pub(crate) complete: Option<StoredSnapshot>,
+    /// A newer checkpoint.
+    pub(crate) checkpoint: Option<StoredSnapshot>,
+}
+
+/// Chooses what to compare with.
+pub(crate) fn choose(
+    repository: &Repository,
+    options: &BackupOptions,
+    paths: &[Vec<u8>],
+) -> Result<Parents, Error> {
+    // Listing is needed whatever the choice: it is how a rolled-back storage is noticed.
+    let filter = SnapshotFilter { include_checkpoints: true, ..SnapshotFilter::default() };
+    let all = repository.snapshots(&filter)?;
+    match &options.parent {
+        ParentChoice::None => Ok(Parents::default()),
+        ParentChoice::Snapshot(selector) => {
+            let complete = repository.find_snapshot(selector, &SnapshotFilter::default())?;
+            Ok(Parents { complete: Some(complete), checkpoint: None })
+        }
+        ParentChoice::Automatic => {
+            let is_alike = |stored: &&StoredSnapshot| {
+                stored.snapshot.host == options.host && stored.snapshot.paths == paths
+            };
+            let newest = |complete| {
+                all.iter().rev().filter(is_alike).find(|s| s.snapshot.complete == complete).cloned()
+            };
+            Ok(newest_first(newest(true), newest(false)))
+        }
+    }
+}
+
+fn newest_first(complete: Option<StoredSnapshot>, checkpoint: Option<StoredSnapshot>) -> Parents {
+    let checkpoint = checkpoint.filter(|checkpoint| {
+        complete.as_ref().is_none_or(|complete| complete.snapshot.time <= checkpoint.snapshot.time)
+    });
+    Parents { complete, checkpoint }
+}
+
+/// A directory of the parents, read along with the walk: both go in order of name.
+#[derive(Default)]
+pub(crate) struct ParentDirectory {
+    /// The checkpoint's comes first.
+    entries: Vec<Peekable<Directory>>,
+}
+
+impl ParentDirectory {
+    /// The roots of the parents.
+    pub(crate) fn of(repository: &Repository, parents: &Parents) -> Self {
+        let roots = [&parents.checkpoint, &parents.complete];
+        let roots = roots.into_iter().flatten().map(|stored| &stored.snapshot.root);
+        Self::open(repository, roots)
+    }
+
+    fn open<'a>(repository: &Repository, entries: impl Iterator<Item = &'a Entry>) -> Self {
+        let entries = entries
+            .filter(|entry| matches!(entry.kind, EntryKind::Directory { .. }))
+            .filter_map(|entry| repository.read_directory(entry).ok())
+            .map(Iterator::peekable)
+            .collect();
+        Self { entries }
+    }
+
+    /// The entries of this name. Names must be asked for in ascending order.
+    pub(crate) fn take(&mut self, name: &[u8]) -> Vec<Entry> {
+        let mut found = Vec::new();
+        for entries in &mut self.entries {
+            loop {
+                match entries.peek() {
+                    Some(Ok(entry)) if entry.name.as_slice() < name => drop(entries.next()),
+                    Some(Ok(entry)) if entry.name == name => {
+                        found.extend(entries.next().and_then(Result::ok));
+                        break;
+                    }
+                    // A page that cannot be read only means that its files are read again, which heals them.
+                    Some(Err(_)) => drop(entries.next()),
+                    _ => break,
+                }
+            }
+        }
+        found
+    }
+
+    /// The directories among `entries`.
+    pub(crate) fn below(repository: &Repository, entries: &[Entry]) -> Self {
+        Self::open(repository, entries.iter())
+    }
+}

@@ -1,0 +1,467 @@
+//! Restore: part of a snapshot back onto a disk.
+//!
+//! One thread walks the snapshot and plans, in *windows*; workers carry the windows out while the next one is
+//! planned. Directories are made while walking. Files become items; the chunks of all items of a window are
+//! sorted by where they are stored, so that each frame is read once in a window and its chunks go to every place
+//! that needs them. A directory gets its metadata when the last thing in it is done.
+//!
+//! | to find out … | read |
+//! |---|---|
+//! | which entries are wanted | `select.rs` |
+//! | what happens to an entry, given what is in the target | `plan.rs`, `decide` |
+//! | how bytes reach a file | `write.rs` |
+//! | when a directory is done | `folder.rs` |
+//! | what `verify` compares | `verify.rs` |
+//!
+//! Rules that hold throughout:
+//!
+//! * Nothing outside the target is touched: everything goes through handles of directories below it, no link is
+//!   followed, names that are not plain names are refused.
+//! * A file that cannot be completed is not left behind under its name. Only a large existing file that is being
+//!   brought up to date in place can be left between two states; it is then told as a problem.
+//! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
+//!   it differs if it is larger than [`plan::IN_PLACE_BYTES_MIN`].
+//! * After an interruption, restoring again goes on where it stopped: what is there is compared, and kept.
+//!
+//! Memory: at most three windows are alive (one planned, one waiting, the end of one being carried out), each of
+//! at most [`plan::WINDOW_PIECES_MAX`] chunks of 64 bytes, [`plan::WINDOW_ENTRIES_MAX`] entries of about 600 bytes
+//! and [`plan::WINDOW_BYTES_MAX`] bytes of names, attributes and inline content: some 75 MiB when all are full,
+//! 30 MiB for usual trees. To that come, for each worker, a request of stored frames (5 MiB) and one frame, and
+//! for each directory on the open path one page of its tree. Files with several names whose other names have not
+//! come up yet cost about 200 bytes each.
+
+mod folder;
+mod item;
+mod metadata;
+mod plan;
+mod select;
+mod verify;
+mod walk;
+mod write;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use putback_format::snapshot::{IncidentKind, Snapshot};
+use putback_format::tree::Entry;
+use putback_repo::{Action, Amount, Cancel, Event, Observer, Phase, Repository};
+
+use crate::Error;
+use crate::platform::{self, TargetDirectory, Users};
+use crate::restore::folder::{Folder, OpenHandles, Target, guard};
+use crate::restore::item::{Failure, Item, Link};
+use crate::restore::plan::Planner;
+use crate::restore::select::Selection;
+use crate::restore::verify::Verified;
+use crate::restore::write::{Queue, Task, Worker};
+
+/// Files that are open at the same time because only part of their content has come.
+const FILES_OPEN_MAX: usize = 256;
+
+/// What happens where the target has something of the same name. Directories are always merged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Its content is made right, whatever is there. What is right already is not written.
+    Always,
+    /// A file of the same size and time counts as right; anything else as with `Always`.
+    IfChanged,
+    /// As `Always`, if the snapshot has a later time.
+    IfNewer,
+    /// It stays.
+    Never,
+}
+
+/// What to restore, and how.
+#[derive(Clone, Debug)]
+pub struct RestoreOptions {
+    /// Where to. Made if it does not exist.
+    pub target: PathBuf,
+    /// Patterns of what to restore, of absolute paths in the snapshot; everything if there are none.
+    pub include: Vec<String>,
+    /// Patterns of what to leave out.
+    pub exclude: Vec<String>,
+    /// As `include`, ignoring case.
+    pub iinclude: Vec<String>,
+    /// As `exclude`, ignoring case.
+    pub iexclude: Vec<String>,
+    /// What happens to what is there.
+    pub overwrite: Overwrite,
+    /// Removes from restored directories what the snapshot has not. Never above the paths that were backed up.
+    pub delete: bool,
+    /// Makes holes of zeros in new files. Holes that the snapshot knows are made anyway.
+    pub sparse: bool,
+    /// Reads everything again afterwards.
+    pub verify: bool,
+    /// Owners by number rather than by name.
+    pub numeric_owner: bool,
+    /// Owners are left to the system.
+    pub no_owner: bool,
+    /// Changes nothing and tells what would happen.
+    pub dry_run: bool,
+    /// How many cores to use.
+    pub workers: usize,
+    /// Stops between two frames.
+    pub cancel: Cancel,
+}
+
+/// What a restore did, or would do. Counts of files are of everything but directories.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreReport {
+    /// Files that were asked for.
+    pub files_total: u64,
+    /// Bytes in them, holes not counted.
+    pub bytes_total: u64,
+    /// New ones.
+    pub files_restored: u64,
+    /// Existing ones that were changed.
+    pub files_updated: u64,
+    /// Existing ones that were right.
+    pub files_unchanged: u64,
+    /// Left alone by the overwrite policy; and sockets, which only a program can make.
+    pub files_skipped: u64,
+    /// Removed, directories too.
+    pub files_deleted: u64,
+    /// Bytes written to files.
+    pub bytes_written: u64,
+    /// Bytes that existing files held already.
+    pub bytes_reused: u64,
+    /// What could not be done, each with an [`Event::Problem`].
+    pub problems: u64,
+    /// It was cancelled.
+    pub is_interrupted: bool,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// Restores a folder or file of a snapshot into the target.
+///
+/// `path` is where in the snapshot: the contents of that folder, or that file, go into the target; `/` (or
+/// nothing) is all of it. A target that is made for a folder gets that folder's metadata, one that exists keeps
+/// its own.
+///
+/// What goes wrong with a single entry is an [`Event::Problem`] and does not end the restore.
+///
+/// # Errors
+/// - [`Error::Pattern`]: a pattern cannot be understood.
+/// - [`Error::Target`]: the target cannot be made or opened, is full, or cannot be written at all.
+/// - [`Error::Repository`]: the path is not in the snapshot, or the index cannot be read.
+pub fn restore(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    path: &[u8],
+    options: &RestoreOptions,
+    observer: &dyn Observer,
+) -> Result<RestoreReport, Error> {
+    let started = Instant::now();
+    platform::raise_open_files_limit();
+    let selection = Selection::new(options)?;
+    repository.load_index()?;
+    let base = Base::find(repository, snapshot, path)?;
+    let (root, is_made) = open_target(options)?;
+    let run = Run {
+        repository,
+        snapshot,
+        selection: &selection,
+        options,
+        observer,
+        target: Target::new(root, base.path.len()),
+        users: Users::new(),
+        queue: Queue::new(),
+        open_files: OpenHandles::new(FILES_OPEN_MAX),
+        begun: std::sync::Mutex::default(),
+        deferred_links: std::sync::Mutex::default(),
+        verified: Verified::new(options.verify && !options.dry_run),
+        counts: Counts::default(),
+        failure: std::sync::Mutex::default(),
+        has_failed: false.into(),
+        has_warned_of_owners: false.into(),
+        has_reloaded_index: false.into(),
+    };
+    observer.event(Event::PhaseStarted { phase: Phase::Restore, total: run.expected_total(&base) });
+    run.execute(|worker| Planner::new(&run, worker, &base, is_made)?.plan())?;
+    run.clean_up();
+    if options.verify && !options.dry_run && !run.is_stopped() {
+        run.execute(|worker| verify::verify(&run, worker, &base))?;
+    }
+    Ok(run.report(started.elapsed()))
+}
+
+/// What the path that was asked for stands for.
+pub(super) struct Base {
+    /// Absolute path of the folder whose contents go into the target; empty for `/`.
+    path: Vec<u8>,
+    /// That folder, or the one thing in it that is wanted.
+    entry: Entry,
+}
+
+impl Base {
+    fn find(repository: &Repository, snapshot: &Snapshot, path: &[u8]) -> Result<Self, Error> {
+        let entry = repository.entry_at(snapshot, path)?;
+        let names: Vec<&[u8]> = path
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty() && *name != b".")
+            .collect();
+        let folder =
+            if entry.is_directory() { names.as_slice() } else { &names[..names.len() - 1] };
+        let path = folder.iter().flat_map(|name| [b"/", *name]).flatten().copied().collect();
+        Ok(Self { path, entry })
+    }
+
+    fn walk<'a>(&self, run: &'a Run<'_>) -> Result<walk::Walk<'a>, Error> {
+        let entries: Box<dyn Iterator<Item = putback_repo::Result<Entry>>> =
+            if self.entry.is_directory() {
+                Box::new(run.repository.read_directory(&self.entry)?)
+            } else {
+                Box::new(std::iter::once(Ok(self.entry.clone())))
+            };
+        Ok(walk::Walk::new(run.repository, run.selection, self.path.clone(), entries))
+    }
+}
+
+/// Opens the target, making it if need be; says whether it was made.
+fn open_target(options: &RestoreOptions) -> Result<(Option<TargetDirectory>, bool), Error> {
+    let failed = |source| Error::Target { path: options.target.display().to_string(), source };
+    match TargetDirectory::open(&options.target) {
+        Ok(root) => Ok((Some(root), false)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if options.dry_run {
+                return Ok((None, true));
+            }
+            let root = TargetDirectory::create_all(&options.target).map_err(failed)?;
+            Ok((Some(root), true))
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What all threads of a restore share.
+pub(super) struct Run<'a> {
+    repository: &'a Repository,
+    snapshot: &'a Snapshot,
+    selection: &'a Selection,
+    options: &'a RestoreOptions,
+    observer: &'a dyn Observer,
+    target: Target,
+    users: Users,
+    queue: Queue<Task>,
+    open_files: OpenHandles<Item>,
+    /// Files of which part was written, by ordinal.
+    begun: std::sync::Mutex<HashMap<u64, std::sync::Arc<Item>>>,
+    /// Links whose file was not complete when their turn came.
+    deferred_links: std::sync::Mutex<Vec<Link>>,
+    verified: Verified,
+    counts: Counts,
+    failure: std::sync::Mutex<Option<Error>>,
+    has_failed: AtomicBool,
+    has_warned_of_owners: AtomicBool,
+    has_reloaded_index: AtomicBool,
+}
+
+#[derive(Default)]
+struct Counts {
+    files_total: AtomicU64,
+    bytes_total: AtomicU64,
+    files_restored: AtomicU64,
+    files_updated: AtomicU64,
+    files_unchanged: AtomicU64,
+    files_skipped: AtomicU64,
+    files_deleted: AtomicU64,
+    bytes_written: AtomicU64,
+    bytes_reused: AtomicU64,
+    problems: AtomicU64,
+}
+
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+impl Run<'_> {
+    /// Runs `lead` on this thread and workers beside it, until all work is done. Fails with the first failure
+    /// that concerns more than one entry.
+    fn execute(&self, lead: impl FnOnce(Worker<'_>) -> Result<(), Error>) -> Result<(), Error> {
+        let result = std::thread::scope(|scope| {
+            let closing = self.queue.close_on_drop();
+            for _ in 0..self.options.workers.max(1) {
+                scope.spawn(|| match Worker::new(self) {
+                    Ok(worker) => worker.work(),
+                    Err(error) => self.fail(error.into()),
+                });
+            }
+            let result = Worker::new(self).map_err(Error::from).and_then(lead);
+            if result.is_err() {
+                self.queue.abandon();
+            }
+            drop(closing);
+            result
+        });
+        match guard(&self.failure).take() {
+            Some(failure) => {
+                self.clean_up();
+                Err(failure)
+            }
+            None => result.inspect_err(|_| self.clean_up()),
+        }
+    }
+
+    /// Whether to stop as soon as possible.
+    fn is_stopped(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed) || self.options.cancel.is_cancelled()
+    }
+
+    /// Ends the restore with an error; the first one counts.
+    fn fail(&self, error: Error) {
+        guard(&self.failure).get_or_insert(error);
+        self.has_failed.store(true, Ordering::Relaxed);
+        self.queue.abandon();
+    }
+
+    /// Tells what could not be done.
+    fn problem(&self, path: &[u8], failure: &Failure) {
+        add(&self.counts.problems, 1);
+        let path = if path.is_empty() { b"/" } else { path };
+        self.observer.event(Event::Problem { path, kind: failure.kind, message: &failure.message });
+    }
+
+    /// What the system refused, as the failure of one entry; where nothing else would fare better, of all.
+    fn target_failure(&self, path: &[u8], what: &str, error: std::io::Error) -> Failure {
+        use std::io::ErrorKind;
+        let message = format!("cannot {what}: {error}");
+        let is_hopeless = matches!(
+            error.kind(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::ReadOnlyFilesystem
+        );
+        if is_hopeless && !self.options.dry_run {
+            let below = path.get(self.target_prefix()..).unwrap_or_default();
+            let below = platform::path_of_bytes(below.strip_prefix(b"/").unwrap_or(below));
+            let path = self.options.target.join(below).display().to_string();
+            self.fail(Error::Target { path, source: error });
+        }
+        Failure { kind: IncidentKind::Unreadable, message }
+    }
+
+    fn target_prefix(&self) -> usize {
+        self.target.base_length()
+    }
+
+    /// Counts one thing in the folder as done, and finishes it if that was the last.
+    fn let_go(&self, folder: &std::sync::Arc<Folder>) {
+        if self.options.dry_run {
+            return;
+        }
+        self.target.let_go(folder, |folder, directory, metadata, before| {
+            let result =
+                directory.and_then(|directory| metadata.apply_to_directory(&directory, before));
+            match result {
+                Ok(problems) => self.tell_metadata(&folder.path, problems),
+                Err(error) => {
+                    let mut failure = self.target_failure(&folder.path, "set its metadata", error);
+                    failure.kind = IncidentKind::MetadataIncomplete;
+                    self.problem(&folder.path, &failure);
+                }
+            }
+        });
+    }
+
+    /// Tells which metadata could not be set. That only root may give files away is said once.
+    fn tell_metadata(&self, path: &[u8], problems: Vec<platform::MetadataProblem>) {
+        use platform::MetadataStep;
+        for problem in problems {
+            let concerns_owner = matches!(problem.step, MetadataStep::Owner | MetadataStep::Mode);
+            if problem.is_for_lack_of_privilege && concerns_owner {
+                if !self.has_warned_of_owners.swap(true, Ordering::Relaxed) {
+                    let message = "owners, and set-user-id bits with them, are not restored: only root may give files away";
+                    self.observer.event(Event::Warning { message });
+                }
+                continue;
+            }
+            let kind = IncidentKind::MetadataIncomplete;
+            self.problem(path, &Failure { kind, message: problem.message });
+        }
+    }
+
+    /// What progress will add up to, if that is known beforehand.
+    fn expected_total(&self, base: &Base) -> Option<Amount> {
+        let is_all =
+            base.path.is_empty() && base.entry.is_directory() && self.selection.is_everything();
+        let statistics = &self.snapshot.statistics;
+        is_all.then(|| Amount {
+            items: statistics.files_new
+                + statistics.files_changed
+                + statistics.files_unchanged
+                + statistics.others,
+            bytes: statistics.bytes_total,
+        })
+    }
+
+    /// Closes everything, and removes what was begun and will not be completed.
+    ///
+    /// A file under its own name stays if restoring again would look at its content.
+    fn clean_up(&self) {
+        self.open_files.clear();
+        let begun = std::mem::take(&mut *guard(&self.begun));
+        for item in begun.into_values() {
+            let Some(file) = item.file() else { continue };
+            let mut state = file.state();
+            state.file = None;
+            if let Some(temporary) = state.temporary.take()
+                && let Ok(directory) = self.target.open(&item.folder)
+            {
+                // Nothing more can be done about a temporary file that cannot be removed.
+                let _ = directory.remove_file(&temporary);
+            }
+        }
+        self.target.close_all();
+    }
+
+    fn report(&self, duration: Duration) -> RestoreReport {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        RestoreReport {
+            files_total: get(&counts.files_total),
+            bytes_total: get(&counts.bytes_total),
+            files_restored: get(&counts.files_restored),
+            files_updated: get(&counts.files_updated),
+            files_unchanged: get(&counts.files_unchanged),
+            files_skipped: get(&counts.files_skipped),
+            files_deleted: get(&counts.files_deleted),
+            bytes_written: get(&counts.bytes_written),
+            bytes_reused: get(&counts.bytes_reused),
+            problems: get(&counts.problems),
+            is_interrupted: self.options.cancel.is_cancelled(),
+            duration,
+        }
+    }
+
+    /// Counts what happened to an entry that is no directory, and tells it.
+    fn tell_entry(&self, path: &[u8], action: Action, bytes: u64) {
+        let counts = &self.counts;
+        match action {
+            Action::Restored => add(&counts.files_restored, 1),
+            Action::Updated => add(&counts.files_updated, 1),
+            Action::Unchanged => add(&counts.files_unchanged, 1),
+            Action::Skipped => add(&counts.files_skipped, 1),
+            Action::Deleted => add(&counts.files_deleted, 1),
+            _ => {}
+        }
+        self.observer.event(Event::Entry { path, action, bytes });
+    }
+}
+
+/// An error with its causes, on one line.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// A failure of content, as opposed to one of the target.
+fn content_failure(error: &dyn std::error::Error) -> Failure {
+    Failure { kind: IncidentKind::Lost, message: describe(error) }
+}

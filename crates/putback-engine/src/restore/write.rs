@@ -1,0 +1,1144 @@
+//! Carrying out what was planned: frames to files.
+//!
+//! Workers take [`Task`]s from one queue. A task is a run of frames of one pack, a batch of items without chunks,
+//! a batch of files to compare, or a batch of links. Each worker reads frames with a reader of its own, verifies
+//! every blob once for each frame, and writes it to every place that needs it.
+//!
+//! A file of one chunk is made, written, given its metadata and closed at one go. Others stay open until their
+//! last chunk is written, at most [`super::FILES_OPEN_MAX`] of them; who writes the last chunk finishes the file.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use putback_format::id::BlobId;
+use putback_format::key::BlobKind;
+use putback_format::snapshot::IncidentKind;
+use putback_format::tree::Extent;
+use putback_repo::{Action, Amount, Event, FrameReader, Phase};
+
+use crate::platform::{self, FileKind, MetadataProblem, Stat, TargetDirectory};
+use crate::restore::folder::{Folder, guard};
+use crate::restore::item::{
+    Body, Candidate, Failure, FileBody, FileState, Item, LeaderState, Link, Method, Piece, Place,
+};
+use crate::restore::metadata::Before;
+use crate::restore::{Run, add, content_failure, describe};
+
+/// Zeros are looked for in blocks of this size, at multiples of it.
+const SPARSE_BLOCK_BYTES: usize = 4 << 10;
+/// Links that are made by one task.
+const LINKS_PER_TASK: usize = 128;
+/// Buffer for reading what is there.
+const COPY_BYTES: usize = 256 << 10;
+
+/// Part of the plan, shared by the tasks that carry it out.
+#[derive(Default)]
+pub(super) struct Window {
+    pub(super) items: Vec<Arc<Item>>,
+    /// Items that need no frame.
+    pub(super) plain: Vec<Arc<Item>>,
+    /// Sorted by where they are stored.
+    pub(super) pieces: Vec<Piece>,
+    pub(super) links: Vec<Link>,
+    pub(super) tasks_left: AtomicUsize,
+}
+
+/// Files to compare with what is in the target.
+pub(super) struct Comparison {
+    pub(super) phase: Phase,
+    pub(super) items: Vec<Arc<Item>>,
+    /// Ascending by item and position.
+    pub(super) candidates: Vec<Candidate>,
+    /// Whether the file holds what the candidate says.
+    pub(super) matched: Vec<AtomicBool>,
+    /// Candidates that were not looked at yet.
+    left: Mutex<usize>,
+    done: Condvar,
+}
+
+impl Comparison {
+    pub(super) fn new(
+        phase: Phase,
+        items: Vec<Arc<Item>>,
+        candidates: Vec<Candidate>,
+    ) -> Arc<Self> {
+        let matched = candidates.iter().map(|_| false.into()).collect();
+        let left = Mutex::new(candidates.len());
+        Arc::new(Self { phase, items, candidates, matched, left, done: Condvar::new() })
+    }
+
+    /// Waits until all candidates were looked at; false if the restore was stopped before.
+    pub(super) fn wait(&self, run: &Run<'_>) -> bool {
+        let mut left = guard(&self.left);
+        while *left > 0 && !run.is_stopped() {
+            // Nobody wakes this thread when the restore is cancelled.
+            let patience = std::time::Duration::from_millis(100);
+            let waited = self.done.wait_timeout(left, patience);
+            left = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        *left == 0
+    }
+
+    fn note_done(&self, count: usize) {
+        let mut left = guard(&self.left);
+        *left -= count;
+        if *left == 0 {
+            self.done.notify_all();
+        }
+    }
+}
+
+/// Something for a worker to do.
+pub(super) enum Task {
+    /// Items that need no frame, by number in `plain`.
+    Plain(Arc<Window>, Range<usize>),
+    /// Pieces of one pack.
+    Frames(Arc<Window>, Range<usize>),
+    /// Links of a window whose other tasks are done.
+    Links(Arc<Window>, Range<usize>),
+    /// Candidates.
+    Compare(Arc<Comparison>, Range<usize>),
+}
+
+/// Tasks on their way to the workers. At most one window waits in it.
+pub(super) struct Queue<T> {
+    state: Mutex<QueueState<T>>,
+    changed: Condvar,
+}
+
+struct QueueState<T> {
+    tasks: VecDeque<T>,
+    running: usize,
+    is_closed: bool,
+    /// Nobody will take tasks any more.
+    is_abandoned: bool,
+}
+
+impl<T> Queue<T> {
+    pub(super) fn new() -> Self {
+        let state = QueueState {
+            tasks: VecDeque::new(),
+            running: 0,
+            is_closed: false,
+            is_abandoned: false,
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    fn wait_while(
+        &self,
+        condition: impl Fn(&QueueState<T>) -> bool,
+    ) -> MutexGuard<'_, QueueState<T>> {
+        let mut state = guard(&self.state);
+        while !state.is_abandoned && condition(&state) {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state
+    }
+
+    /// Waits until every task was taken, then adds these.
+    pub(super) fn push_when_empty(&self, tasks: Vec<T>) {
+        let mut state = self.wait_while(|state| !state.tasks.is_empty());
+        if !state.is_abandoned {
+            state.tasks.extend(tasks);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Adds tasks before all others. Only for one who runs a task.
+    fn push_first(&self, tasks: Vec<T>) {
+        let mut state = guard(&self.state);
+        if !state.is_abandoned {
+            for task in tasks.into_iter().rev() {
+                state.tasks.push_front(task);
+            }
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Waits until every task is done.
+    pub(super) fn wait_until_idle(&self) {
+        drop(self.wait_while(|state| !state.tasks.is_empty() || state.running > 0));
+    }
+
+    /// The next task; none when no more will come.
+    fn next(&self) -> Option<(T, Running<'_, T>)> {
+        let mut state = self.wait_while(|state| state.tasks.is_empty() && !state.is_closed);
+        if state.is_abandoned {
+            return None;
+        }
+        let task = state.tasks.pop_front()?;
+        state.running += 1;
+        drop(state);
+        self.changed.notify_all();
+        Some((task, Running { queue: self }))
+    }
+
+    /// Forgets all tasks, and lets nobody wait any more.
+    pub(super) fn abandon(&self) {
+        let mut state = guard(&self.state);
+        state.tasks.clear();
+        state.is_abandoned = true;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Ends the queue when the returned value goes: workers leave when it is empty. It can be used again after.
+    pub(super) fn close_on_drop(&self) -> Closing<'_, T> {
+        guard(&self.state).is_closed = false;
+        Closing { queue: self }
+    }
+}
+
+/// A task that is being carried out.
+struct Running<'a, T> {
+    queue: &'a Queue<T>,
+}
+
+impl<T> Drop for Running<'_, T> {
+    fn drop(&mut self) {
+        guard(&self.queue.state).running -= 1;
+        if std::thread::panicking() {
+            // The others must not wait for what this one will not do.
+            self.queue.abandon();
+        }
+        self.queue.changed.notify_all();
+    }
+}
+
+/// Ends a queue on drop.
+pub(super) struct Closing<'a, T> {
+    queue: &'a Queue<T>,
+}
+
+impl<T> Drop for Closing<'_, T> {
+    fn drop(&mut self) {
+        guard(&self.queue.state).is_closed = true;
+        if std::thread::panicking() {
+            self.queue.abandon();
+        }
+        self.queue.changed.notify_all();
+    }
+}
+
+/// What one thread needs to carry out tasks.
+pub(super) struct Worker<'r> {
+    run: &'r Run<'r>,
+    /// None while it is in use.
+    reader: Option<FrameReader>,
+    /// Progress that was not told yet.
+    amount: Amount,
+    path: Vec<u8>,
+    buffer: Vec<u8>,
+    /// The folder that was used last: neighbours share it.
+    folder: Option<(Arc<Folder>, Arc<TargetDirectory>)>,
+    /// Which pieces of a frame are whole.
+    whole: Vec<bool>,
+}
+
+impl<'r> Worker<'r> {
+    pub(super) fn new(run: &'r Run<'r>) -> putback_repo::Result<Self> {
+        Ok(Self {
+            run,
+            reader: Some(FrameReader::new(run.repository)?),
+            amount: Amount::default(),
+            path: Vec::new(),
+            buffer: Vec::new(),
+            folder: None,
+            whole: Vec::new(),
+        })
+    }
+
+    /// Takes tasks until no more come.
+    pub(super) fn work(mut self) {
+        while let Some((task, running)) = self.run.queue.next() {
+            match task {
+                Task::Plain(window, range) => {
+                    self.restore_plain(&window.plain[range]);
+                    self.end_task(&window);
+                }
+                Task::Frames(window, range) => {
+                    self.restore_frames(&window, &window.pieces[range]);
+                    self.end_task(&window);
+                }
+                Task::Links(window, range) => self.make_links(&window.links[range]),
+                Task::Compare(comparison, range) => self.compare(&comparison, range),
+            }
+            self.flush(Phase::Restore);
+            // An open folder that nobody asks for again must not keep its place busy.
+            self.folder = None;
+            drop(running);
+        }
+    }
+
+    /// The last task of a window brings its links into the queue: their files are complete now.
+    fn end_task(&self, window: &Arc<Window>) {
+        if window.tasks_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.run.queue.push_first(link_tasks(window));
+        }
+    }
+
+    /// Tells progress.
+    pub(super) fn flush(&mut self, phase: Phase) {
+        if self.amount != Amount::default() {
+            let by = std::mem::take(&mut self.amount);
+            self.run.observer.event(Event::Advanced { phase, by });
+        }
+    }
+
+    /// Counts progress, to be told later.
+    pub(super) fn advance(&mut self, items: u64, bytes: u64) {
+        self.amount.items += items;
+        self.amount.bytes += bytes;
+    }
+
+    fn open(&mut self, folder: &Arc<Folder>) -> io::Result<Arc<TargetDirectory>> {
+        if let Some((last, directory)) = &self.folder
+            && Arc::ptr_eq(last, folder)
+        {
+            return Ok(Arc::clone(directory));
+        }
+        let directory = self.run.target.open(folder)?;
+        self.folder = Some((Arc::clone(folder), Arc::clone(&directory)));
+        Ok(directory)
+    }
+
+    // What becomes of an item.
+
+    /// An item is as it should be.
+    fn complete(&mut self, item: &Item, action: Action, problems: Vec<MetadataProblem>) {
+        item.folder.write_path(&item.name, &mut self.path);
+        if !problems.is_empty() {
+            self.run.tell_metadata(&self.path, problems);
+        }
+        self.run.verified.note(item.ordinal);
+        self.run.tell_entry(&self.path, action, item.bytes());
+        self.settle(item, true);
+    }
+
+    /// An item could not be restored.
+    pub(super) fn abandon(&mut self, item: &Item, failure: &Failure) {
+        item.folder.write_path(&item.name, &mut self.path);
+        self.run.problem(&self.path, failure);
+        self.settle(item, false);
+    }
+
+    fn abandon_for(&mut self, item: &Item, what: &str, error: io::Error) {
+        item.folder.write_path(&item.name, &mut self.path);
+        let failure = self.run.target_failure(&self.path, what, error);
+        self.abandon(item, &failure);
+    }
+
+    fn settle(&mut self, item: &Item, is_complete: bool) {
+        self.amount.items += 1;
+        if let Some(leader) = &item.leader {
+            leader.settle(is_complete);
+        }
+        self.run.let_go(&item.folder);
+    }
+
+    // Items without chunks.
+
+    fn restore_plain(&mut self, items: &[Arc<Item>]) {
+        for item in items {
+            if self.run.is_stopped() {
+                return;
+            }
+            match &item.body {
+                Body::File(file) if file.method() == Method::InPlace => {
+                    if file.let_go(1) {
+                        self.finish(item, file);
+                    }
+                }
+                Body::File(file) => {
+                    self.amount.bytes += file.data_bytes();
+                    self.restore_whole(item, file, file.inline.as_deref().unwrap_or_default());
+                }
+                Body::Symlink(_) | Body::Special { .. } => self.restore_other(item),
+            }
+        }
+    }
+
+    /// Makes a file of which all data is at hand.
+    fn restore_whole(&mut self, item: &Arc<Item>, file: &FileBody, data: &[u8]) {
+        match self.try_restore_whole(item, file, data) {
+            Ok(problems) => {
+                add(&self.run.counts.bytes_written, data.len() as u64);
+                self.complete(item, made_action(item), problems);
+            }
+            Err(error) => self.abandon_for(item, "write the file", error),
+        }
+    }
+
+    fn try_restore_whole(
+        &mut self,
+        item: &Item,
+        body: &FileBody,
+        data: &[u8],
+    ) -> io::Result<Vec<MetadataProblem>> {
+        let directory = self.open(&item.folder)?;
+        let (file, temporary) = if body.method() == Method::Temporary {
+            let (name, file) = directory.create_temporary_file()?;
+            (file, Some(name))
+        } else {
+            let mode = item.metadata.creation_mode(item.folder.new_owner());
+            (directory.create_file_with_mode(&item.name, mode)?, None)
+        };
+        let result = self.fill_whole(item, body, &file, data).and_then(|problems| {
+            if let Some(temporary) = &temporary {
+                directory.rename(temporary, &item.name)?;
+            }
+            Ok(problems)
+        });
+        if result.is_err() {
+            // The file was made here. If it cannot be removed either, the failure that is told says enough.
+            let _ = directory.remove_file(temporary.as_deref().unwrap_or(&item.name));
+        }
+        result
+    }
+
+    fn fill_whole(
+        &self,
+        item: &Item,
+        body: &FileBody,
+        file: &File,
+        data: &[u8],
+    ) -> io::Result<Vec<MetadataProblem>> {
+        self.set_size_if_sparse(body, file)?;
+        self.write_data(body, file, 0, data)?;
+        let stat = platform::stat_file(file)?;
+        if item.folder.new_owner() != Some((stat.uid, stat.gid)) {
+            item.folder.set_new_owner(stat.uid, stat.gid);
+        }
+        Ok(item.metadata.apply_to_file(file, &stat, item.before_as_new()).1)
+    }
+
+    /// What is not written into a new file must read as zeros, also at its end.
+    fn set_size_if_sparse(&self, body: &FileBody, file: &File) -> io::Result<()> {
+        if body.holes.is_empty() && !self.run.options.sparse {
+            return Ok(());
+        }
+        file.set_len(body.size)
+    }
+
+    /// Writes data to where it belongs, around holes.
+    fn write_data(
+        &self,
+        body: &FileBody,
+        file: &File,
+        position: u64,
+        data: &[u8],
+    ) -> io::Result<()> {
+        let skips_zeros = self.run.options.sparse && body.method() != Method::InPlace;
+        body.layout.for_each(position, data.len(), |offset, part| {
+            let bytes = &data[part];
+            if !skips_zeros {
+                return platform::write_all_at(file, bytes, offset);
+            }
+            for range in data_ranges(bytes, offset) {
+                platform::write_all_at(file, &bytes[range.clone()], offset + range.start as u64)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn restore_other(&mut self, item: &Arc<Item>) {
+        match self.try_restore_other(item) {
+            Ok((action, problems)) => self.complete(item, action, problems),
+            Err(error) => {
+                let what = match &item.body {
+                    Body::Symlink(_) => "make the link",
+                    _ => "make the special file",
+                };
+                self.abandon_for(item, what, error);
+            }
+        }
+    }
+
+    fn try_restore_other(&mut self, item: &Item) -> io::Result<(Action, Vec<MetadataProblem>)> {
+        let directory = self.open(&item.folder)?;
+        let is_link = matches!(item.body, Body::Symlink(_));
+        let metadata = &item.metadata;
+        match item.place {
+            Place::Free => {
+                make_other(&directory, &item.body, &item.name)?;
+                let before = item.before_as_new();
+                let (_, problems) =
+                    metadata.apply_to_name(&directory, &item.name, is_link, before)?;
+                Ok((Action::Restored, problems))
+            }
+            Place::Compared(stat) if is_same_other(&directory, item, &stat) => {
+                let before = Before::Existing;
+                let (is_changed, problems) =
+                    metadata.apply_to_name(&directory, &item.name, is_link, before)?;
+                Ok((if is_changed { Action::Updated } else { Action::Unchanged }, problems))
+            }
+            Place::Compared(_) | Place::Replaced | Place::Trusted(_) => {
+                let temporary = make_temporary(|name| make_other(&directory, &item.body, name))?;
+                let before = item.before_as_new();
+                let result = metadata
+                    .apply_to_name(&directory, &temporary, is_link, before)
+                    .and_then(|applied| directory.rename(&temporary, &item.name).map(|()| applied));
+                if result.is_err() {
+                    // It was made here; the failure that is told says enough.
+                    let _ = directory.remove_file(&temporary);
+                }
+                Ok((Action::Updated, result?.1))
+            }
+        }
+    }
+
+    // Files of several chunks.
+
+    fn restore_frames(&mut self, window: &Window, pieces: &[Piece]) {
+        let Some(first) = pieces.first() else { return };
+        let frames: Vec<u32> =
+            pieces.chunk_by(|a, b| a.frame == b.frame).map(|pieces| pieces[0].frame).collect();
+        let mut rest = pieces;
+        let reader = self.reader.take();
+        if let Some(mut reader) = reader {
+            let read = self.run.repository.pack(first.pack).and_then(|pack| {
+                reader.read_frames(&pack, &frames, |wanted| {
+                    if self.run.is_stopped() {
+                        return Err(putback_repo::Error::Cancelled);
+                    }
+                    let count = rest.iter().take_while(|piece| piece.frame == wanted.frame).count();
+                    let (these, others) = rest.split_at(count);
+                    rest = others;
+                    match wanted.plain {
+                        Ok(plain) => self.restore_frame(window, these, &pack.id, plain),
+                        Err(error) => self.restore_damaged(window, these, &error),
+                    }
+                    self.flush(Phase::Restore);
+                    Ok(())
+                })
+            });
+            self.reader = Some(reader);
+            if self.run.is_stopped() {
+                return;
+            }
+            if let Err(error) = read {
+                // The pack as a whole cannot be read; there may be copies elsewhere.
+                self.restore_damaged(window, rest, &error);
+            }
+        }
+    }
+
+    fn restore_frame(
+        &mut self,
+        window: &Window,
+        pieces: &[Piece],
+        pack: &putback_format::id::PackId,
+        plain: &[u8],
+    ) {
+        let mut whole = std::mem::take(&mut self.whole);
+        whole.clear();
+        for (number, piece) in pieces.iter().enumerate() {
+            let is_as_before = number > 0 && is_same_blob(&pieces[number - 1], piece);
+            let is_whole = if is_as_before {
+                whole[number - 1]
+            } else {
+                let location = putback_repo::BlobLocation {
+                    pack: piece.pack,
+                    frame: piece.frame,
+                    offset: piece.offset,
+                    length: piece.length,
+                };
+                let repository = self.run.repository;
+                repository.verify_blob(BlobKind::Data, &piece.id, pack, plain, &location).is_ok()
+            };
+            whole.push(is_whole);
+        }
+        let mut rest = 0..pieces.len();
+        while !rest.is_empty() {
+            let first = rest.start;
+            if whole[first] {
+                let count = run_length(&pieces[rest.clone()], &whole[rest.clone()]);
+                let start = pieces[first].offset as usize;
+                let last = &pieces[first + count - 1];
+                let end = last.offset as usize + last.length as usize;
+                let item = &window.items[pieces[first].item as usize];
+                self.write_pieces(item, pieces[first].position, &plain[start..end], count as u64);
+                rest.start += count;
+            } else {
+                let is_whole = whole[rest.clone()].iter().position(|is_whole| *is_whole);
+                let count = is_whole.unwrap_or(rest.len());
+                let error = putback_repo::Error::BlobDamaged {
+                    blob: pieces[first].id,
+                    pack: *pack,
+                    source: None,
+                };
+                self.restore_damaged(window, &pieces[first..first + count], &error);
+                rest.start += count;
+            }
+        }
+        self.whole = whole;
+    }
+
+    /// Looks for other copies of what could not be read where it was expected.
+    fn restore_damaged(&mut self, window: &Window, pieces: &[Piece], cause: &putback_repo::Error) {
+        let mut last: Option<(BlobId, Option<Vec<u8>>)> = None;
+        for piece in pieces {
+            if self.run.is_stopped() {
+                return;
+            }
+            let item = &window.items[piece.item as usize];
+            if last.as_ref().is_none_or(|(id, _)| *id != piece.id) {
+                last = Some((piece.id, self.read_elsewhere(piece, cause)));
+            }
+            match &last {
+                Some((_, Some(plain))) => self.write_pieces(item, piece.position, plain, 1),
+                _ => self.fail_piece(item, piece, cause),
+            }
+        }
+    }
+
+    fn read_elsewhere(&self, piece: &Piece, cause: &putback_repo::Error) -> Option<Vec<u8>> {
+        let run = self.run;
+        if is_missing(cause) && !run.has_reloaded_index.swap(true, Ordering::Relaxed) {
+            // Another machine may have pruned since the index was read. If that fails, so will the next line.
+            let _ = run.repository.load_index();
+        }
+        let plain = run.repository.read_blob(BlobKind::Data, &piece.id).ok()?;
+        (plain.len() == piece.length as usize).then_some(plain)
+    }
+
+    fn fail_piece(&mut self, item: &Arc<Item>, piece: &Piece, cause: &putback_repo::Error) {
+        self.amount.bytes += u64::from(piece.length);
+        let Some(file) = item.file() else { return };
+        let message = format!("chunk {} cannot be read: {}", piece.id.short(), describe(cause));
+        let failure = Failure { kind: IncidentKind::Lost, message };
+        if file.is_single() {
+            self.abandon(item, &failure);
+            return;
+        }
+        file.fail(failure);
+        if file.let_go(1) {
+            self.finish(item, file);
+        }
+    }
+
+    /// Writes the bytes of `count` neighbouring pieces.
+    fn write_pieces(&mut self, item: &Arc<Item>, position: u64, data: &[u8], count: u64) {
+        self.amount.bytes += data.len() as u64;
+        let Some(file) = item.file() else { return };
+        if file.is_single() {
+            self.restore_whole(item, file, data);
+            return;
+        }
+        if !file.has_failed() {
+            let result = self
+                .open_for_writing(item, file)
+                .and_then(|open| self.write_data(file, &open, position, data));
+            match result {
+                Ok(()) => add(&self.run.counts.bytes_written, data.len() as u64),
+                Err(error) => {
+                    item.folder.write_path(&item.name, &mut self.path);
+                    file.fail(self.run.target_failure(&self.path, "write the file", error));
+                }
+            }
+        }
+        if file.let_go(count) {
+            self.finish(item, file);
+        }
+    }
+
+    /// The open file, made or opened if it is not. What was opened before must still be the same file.
+    fn open_for_writing(&mut self, item: &Arc<Item>, body: &FileBody) -> io::Result<Arc<File>> {
+        let mut state = body.state();
+        if let Some(file) = &state.file {
+            return Ok(Arc::clone(file));
+        }
+        let directory = self.open(&item.folder)?;
+        let is_first = state.identity.is_none();
+        let file = match (body.method(), &state.temporary) {
+            (Method::Create, _) if is_first => directory.create_file(&item.name)?,
+            (Method::Temporary, None) => {
+                let (name, file) = directory.create_temporary_file()?;
+                state.temporary = Some(name);
+                file
+            }
+            (_, temporary) => {
+                directory.open_file_for_writing(temporary.as_deref().unwrap_or(&item.name))?
+            }
+        };
+        let identity = platform::stat_file(&file)?.identity();
+        let expected = match (state.identity, item.place) {
+            (Some(identity), _) => Some(identity),
+            (None, Place::Compared(stat)) if body.method() == Method::InPlace => {
+                Some(stat.identity())
+            }
+            (None, _) => None,
+        };
+        if expected.is_some_and(|expected| expected != identity) {
+            return Err(io::Error::other("the file was replaced while it was restored"));
+        }
+        state.identity = Some(identity);
+        if body.method() == Method::InPlace {
+            body.set_changed();
+        } else if is_first {
+            self.set_size_if_sparse(body, &file)?;
+        }
+        let file = Arc::new(file);
+        state.file = Some(Arc::clone(&file));
+        drop(state);
+        if is_first {
+            guard(&self.run.begun).insert(item.ordinal, Arc::clone(item));
+            item.folder.write_path(&item.name, &mut self.path);
+            self.run.observer.event(Event::FileStarted { path: &self.path });
+        }
+        self.run.open_files.note(item);
+        Ok(file)
+    }
+
+    /// Ends a file of which every piece has been dealt with.
+    pub(super) fn finish(&mut self, item: &Arc<Item>, body: &FileBody) {
+        let mut state = std::mem::take(&mut *body.state());
+        if state.identity.is_some() {
+            guard(&self.run.begun).remove(&item.ordinal);
+        }
+        let result = match state.failure.take() {
+            Some(failure) => Err(failure),
+            None => self.try_finish(item, body, &mut state).map_err(|error| {
+                item.folder.write_path(&item.name, &mut self.path);
+                self.run.target_failure(&self.path, "write the file", error)
+            }),
+        };
+        match result {
+            Ok((action, problems)) => self.complete(item, action, problems),
+            Err(mut failure) => {
+                self.discard(item, body, &state);
+                if body.method() == Method::InPlace && body.is_changed() {
+                    failure.message.push_str("; the existing file is only partly up to date");
+                }
+                self.abandon(item, &failure);
+            }
+        }
+    }
+
+    fn try_finish(
+        &mut self,
+        item: &Arc<Item>,
+        body: &FileBody,
+        state: &mut FileState,
+    ) -> io::Result<(Action, Vec<MetadataProblem>)> {
+        let directory = self.open(&item.folder)?;
+        let is_in_place = body.method() == Method::InPlace;
+        let must_write = !is_in_place || body.is_changed() || body.is_frame_wrong();
+        let file = match state.file.take() {
+            Some(file) => file,
+            None if must_write => {
+                let name = state.temporary.as_deref().unwrap_or(&item.name);
+                Arc::new(directory.open_file_for_writing(name)?)
+            }
+            None => Arc::new(directory.open_file(&item.name)?),
+        };
+        let mut stat = platform::stat_file(&file)?;
+        let expected = match item.place {
+            Place::Compared(stat) | Place::Trusted(stat) if is_in_place => Some(stat.identity()),
+            _ => state.identity,
+        };
+        if expected.is_some_and(|expected| expected != stat.identity()) {
+            return Err(io::Error::other("the file was replaced while it was restored"));
+        }
+        if is_in_place && body.is_frame_wrong() {
+            self.correct_frame(body, &file, &stat)?;
+            body.set_changed();
+        }
+        if is_in_place && body.is_changed() {
+            stat = platform::stat_file(&file)?;
+        }
+        let before = if is_in_place { Before::Existing } else { item.before_as_new() };
+        let (is_changed, problems) = item.metadata.apply_to_file(&file, &stat, before);
+        if let Some(temporary) = &state.temporary {
+            directory.rename(temporary, &item.name)?;
+            state.temporary = None;
+        }
+        let action = match body.method() {
+            Method::InPlace if !is_changed && !body.is_changed() => Action::Unchanged,
+            Method::InPlace => Action::Updated,
+            _ => made_action(item),
+        };
+        Ok((action, problems))
+    }
+
+    /// Gives an existing file the right size, and zeros where it has holes.
+    fn correct_frame(&mut self, body: &FileBody, file: &File, stat: &Stat) -> io::Result<()> {
+        if stat.size != body.size {
+            file.set_len(body.size)?;
+        }
+        let zeros = vec![0; COPY_BYTES];
+        for hole in self.dirty_holes(file, body)? {
+            if platform::punch_hole(file, hole).is_ok() {
+                continue;
+            }
+            let end = hole.offset + hole.length;
+            let mut offset = hole.offset;
+            while offset < end {
+                let count = (end - offset).min(COPY_BYTES as u64);
+                platform::write_all_at(file, &zeros[..count as usize], offset)?;
+                offset += count;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what was made for a file that cannot be completed.
+    fn discard(&mut self, item: &Item, body: &FileBody, state: &FileState) {
+        let name = match (&state.temporary, body.method()) {
+            (Some(temporary), _) => temporary.as_slice(),
+            (None, Method::Create) if state.identity.is_some() => &item.name,
+            _ => return,
+        };
+        // The failure that led here is told anyway; a file that cannot be removed has the same cause.
+        let _ = self.open(&item.folder).and_then(|directory| directory.remove_file(name));
+    }
+
+    // Comparing.
+
+    fn compare(&mut self, comparison: &Comparison, range: Range<usize>) {
+        let count = range.len();
+        let mut open: Option<(u32, Option<File>)> = None;
+        for number in range {
+            if self.run.is_stopped() {
+                break;
+            }
+            let candidate = &comparison.candidates[number];
+            let item = &comparison.items[candidate.item as usize];
+            let Some(body) = item.file() else { continue };
+            if open.as_ref().is_none_or(|(of, _)| *of != candidate.item) {
+                // What cannot be read is written anew.
+                open = Some((candidate.item, self.open_for_comparing(item).ok()));
+            }
+            let file = open.as_ref().and_then(|(_, file)| file.as_ref());
+            if candidate.position == 0 {
+                let is_right = file.map(|file| self.is_frame_right(file, body));
+                if !matches!(is_right, Some(Ok(true))) {
+                    body.set_frame_wrong();
+                }
+                if comparison.phase == Phase::Verify {
+                    self.amount.items += 1;
+                }
+            }
+            let is_match =
+                file.is_some_and(|file| self.holds(file, body, candidate).unwrap_or(false));
+            comparison.matched[number].store(is_match, Ordering::Relaxed);
+            if is_match || comparison.phase == Phase::Verify {
+                self.amount.bytes += u64::from(candidate.length);
+            }
+            if self.amount.bytes >= 1 << 20 {
+                self.flush(comparison.phase);
+            }
+        }
+        self.flush(comparison.phase);
+        comparison.note_done(count);
+    }
+
+    fn open_for_comparing(&mut self, item: &Item) -> io::Result<File> {
+        let file = self.open(&item.folder)?.open_file(&item.name)?;
+        if let Place::Compared(stat) = item.place
+            && platform::stat_file(&file)?.identity() != stat.identity()
+        {
+            return Err(io::Error::other("the file was replaced while it was compared"));
+        }
+        Ok(file)
+    }
+
+    /// Whether size and holes are right.
+    fn is_frame_right(&mut self, file: &File, body: &FileBody) -> io::Result<bool> {
+        let is_size_right = platform::stat_file(file)?.size == body.size;
+        Ok(is_size_right && self.dirty_holes(file, body)?.is_empty())
+    }
+
+    /// Holes that do not read as zeros. What the file has as holes itself is not read.
+    fn dirty_holes(&mut self, file: &File, body: &FileBody) -> io::Result<Vec<Extent>> {
+        let mut dirty = Vec::new();
+        if body.holes.is_empty() {
+            return Ok(dirty);
+        }
+        let data = platform::data_extents(file, body.size)?;
+        let mut next = 0;
+        for hole in &body.holes {
+            let hole_end = hole.offset + hole.length;
+            while data.get(next).is_some_and(|run| run.offset + run.length <= hole.offset) {
+                next += 1;
+            }
+            for run in data[next..].iter().take_while(|run| run.offset < hole_end) {
+                let start = run.offset.max(hole.offset);
+                let end = hole_end.min(run.offset + run.length);
+                if !self.is_zero(file, start..end)? {
+                    dirty.push(*hole);
+                    break;
+                }
+            }
+        }
+        Ok(dirty)
+    }
+
+    fn is_zero(&mut self, file: &File, range: Range<u64>) -> io::Result<bool> {
+        let mut offset = range.start;
+        while offset < range.end {
+            let count = (range.end - offset).min(COPY_BYTES as u64) as usize;
+            self.buffer.resize(count, 0);
+            platform::read_exact_at(file, &mut self.buffer, offset)?;
+            if self.buffer.iter().any(|byte| *byte != 0) {
+                return Ok(false);
+            }
+            offset += count as u64;
+        }
+        Ok(true)
+    }
+
+    /// Whether a file holds the right bytes in one place.
+    fn holds(&mut self, file: &File, body: &FileBody, candidate: &Candidate) -> io::Result<bool> {
+        let length = candidate.length as usize;
+        self.buffer.resize(length, 0);
+        let buffer = &mut self.buffer;
+        body.layout.for_each(candidate.position, length, |offset, part| {
+            platform::read_exact_at(file, &mut buffer[part], offset)
+        })?;
+        Ok(match &candidate.id {
+            Some(id) => self.run.repository.id_keys().blob_id(BlobKind::Data, &self.buffer) == *id,
+            None => body.inline.as_deref().unwrap_or_default() == self.buffer.as_slice(),
+        })
+    }
+
+    // Links.
+
+    fn make_links(&mut self, links: &[Link]) {
+        for link in links {
+            if self.run.is_stopped() {
+                return;
+            }
+            if link.leader.state() == LeaderState::Unfinished {
+                let (leader, item) = (Arc::clone(&link.leader), Arc::clone(&link.item));
+                guard(&self.run.deferred_links).push(Link { leader, item });
+            } else {
+                self.make_link(link);
+            }
+        }
+    }
+
+    /// Makes the links that had to wait for a file; all files are settled now.
+    pub(super) fn make_deferred_links(&mut self) {
+        let links = std::mem::take(&mut *guard(&self.run.deferred_links));
+        for link in links {
+            if self.run.is_stopped() {
+                return;
+            }
+            self.make_link(&link);
+        }
+    }
+
+    fn make_link(&mut self, link: &Link) {
+        self.amount.bytes += link.item.data_bytes();
+        if link.leader.state() != LeaderState::Complete {
+            let message = "the file that it is another name of could not be restored".to_owned();
+            self.abandon(&link.item, &Failure { kind: IncidentKind::Lost, message });
+            return;
+        }
+        match self.try_make_link(link) {
+            Ok(action) => self.complete(&link.item, action, Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.abandon_for(&link.item, "make the hard link", error);
+            }
+            // Another file system, or one without hard links.
+            Err(_) => match self.copy_instead(link) {
+                Ok((action, problems)) => self.complete(&link.item, action, problems),
+                Err(error) => self.abandon_for(&link.item, "make the hard link or a copy", error),
+            },
+        }
+    }
+
+    fn try_make_link(&mut self, link: &Link) -> io::Result<Action> {
+        let Link { leader, item } = link;
+        let from = self.run.target.open(&leader.folder)?;
+        let directory = self.open(&item.folder)?;
+        if let Place::Free = item.place {
+            directory.create_hard_link(&from, &leader.name, &item.name)?;
+            return Ok(Action::Restored);
+        }
+        let identity = from.stat(&leader.name)?.identity();
+        if directory.stat(&item.name).is_ok_and(|stat| stat.identity() == identity) {
+            return Ok(Action::Unchanged);
+        }
+        let temporary =
+            make_temporary(|name| directory.create_hard_link(&from, &leader.name, name))?;
+        if let Err(error) = directory.rename(&temporary, &item.name) {
+            // It was made here; the failure that is told says enough.
+            let _ = directory.remove_file(&temporary);
+            return Err(error);
+        }
+        Ok(Action::Updated)
+    }
+
+    fn copy_instead(&mut self, link: &Link) -> io::Result<(Action, Vec<MetadataProblem>)> {
+        let item = &link.item;
+        if item.file().is_none() {
+            return self.try_restore_other(item);
+        }
+        let from = self.run.target.open(&link.leader.folder)?.open_file(&link.leader.name)?;
+        let directory = self.open(&item.folder)?;
+        let (name, file) = directory.create_temporary_file()?;
+        let result = self.copy_file(&from, &file).and_then(|()| {
+            let stat = platform::stat_file(&file)?;
+            let (_, problems) = item.metadata.apply_to_file(&file, &stat, item.before_as_new());
+            directory.rename(&name, &item.name)?;
+            Ok((made_action(item), problems))
+        });
+        if result.is_err() {
+            // It was made here; the failure that is told says enough.
+            let _ = directory.remove_file(&name);
+        }
+        result
+    }
+
+    fn copy_file(&mut self, from: &File, to: &File) -> io::Result<()> {
+        let size = platform::stat_file(from)?.size;
+        to.set_len(size)?;
+        for extent in platform::data_extents(from, size)? {
+            let mut offset = extent.offset;
+            let end = extent.offset + extent.length;
+            while offset < end {
+                let count = (end - offset).min(COPY_BYTES as u64) as usize;
+                self.buffer.resize(count, 0);
+                platform::read_exact_at(from, &mut self.buffer, offset)?;
+                platform::write_all_at(to, &self.buffer, offset)?;
+                add(&self.run.counts.bytes_written, count as u64);
+                offset += count as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that a file cannot be completed because of the repository.
+    pub(super) fn fail_content(&self, file: &FileBody, error: &putback_repo::Error) {
+        file.fail(content_failure(error));
+    }
+}
+
+/// Tasks for the links of a window.
+pub(super) fn link_tasks(window: &Arc<Window>) -> Vec<Task> {
+    let count = window.links.len();
+    (0..count)
+        .step_by(LINKS_PER_TASK)
+        .map(|start| Task::Links(Arc::clone(window), start..count.min(start + LINKS_PER_TASK)))
+        .collect()
+}
+
+fn made_action(item: &Item) -> Action {
+    match item.place {
+        Place::Free => Action::Restored,
+        _ => Action::Updated,
+    }
+}
+
+fn is_same_blob(a: &Piece, b: &Piece) -> bool {
+    (a.offset, a.length, a.id) == (b.offset, b.length, b.id)
+}
+
+/// How many of the pieces, from the first on, are neighbours both in the frame and in one file.
+fn run_length(pieces: &[Piece], whole: &[bool]) -> usize {
+    let is_neighbour = |pair: &[Piece]| {
+        let [a, b] = pair else { return false };
+        a.item == b.item
+            && a.offset + a.length == b.offset
+            && a.position + u64::from(a.length) == b.position
+    };
+    let neighbours = pieces.windows(2).zip(&whole[1..]);
+    1 + neighbours.take_while(|(pair, is_whole)| **is_whole && is_neighbour(pair)).count()
+}
+
+fn is_missing(error: &putback_repo::Error) -> bool {
+    matches!(error, putback_repo::Error::Store(error) if error.is_not_found())
+}
+
+/// The parts of `bytes`, which belong at `offset`, that are not whole blocks of zeros.
+fn data_ranges(bytes: &[u8], offset: u64) -> Vec<Range<usize>> {
+    let is_zero = |block: &[u8]| {
+        block.len() == SPARSE_BLOCK_BYTES && block[0] == 0 && block.iter().all(|byte| *byte == 0)
+    };
+    let to_boundary = (offset.next_multiple_of(SPARSE_BLOCK_BYTES as u64) - offset) as usize;
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let mut start = 0;
+    while start < bytes.len() {
+        let length = if start == 0 && to_boundary > 0 { to_boundary } else { SPARSE_BLOCK_BYTES };
+        let end = bytes.len().min(start + length);
+        if !is_zero(&bytes[start..end]) {
+            match ranges.last_mut() {
+                Some(last) if last.end == start => last.end = end,
+                _ => ranges.push(start..end),
+            }
+        }
+        start = end;
+    }
+    ranges
+}
+
+fn make_other(directory: &TargetDirectory, body: &Body, name: &[u8]) -> io::Result<()> {
+    match body {
+        Body::Symlink(target) => directory.create_symlink(target, name),
+        Body::Special { kind, major, minor } => {
+            directory.create_special(name, *kind, *major, *minor)
+        }
+        Body::File(_) => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Makes something under a name that nothing has.
+fn make_temporary(make: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<Vec<u8>> {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let name = format!(".putback-{:x}-l{number:x}.tmp", std::process::id()).into_bytes();
+        match make(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => return result.map(|()| name),
+        }
+    }
+}
+
+/// Whether a link or special file is what it should be, apart from metadata.
+fn is_same_other(directory: &TargetDirectory, item: &Item, stat: &Stat) -> bool {
+    match &item.body {
+        Body::Symlink(target) => {
+            directory.read_link(&item.name).is_ok_and(|found| found == **target)
+        }
+        Body::Special { kind: FileKind::Fifo, .. } => stat.kind == FileKind::Fifo,
+        Body::Special { kind, major, minor } => {
+            (stat.kind, stat.rdev_major, stat.rdev_minor) == (*kind, *major, *minor)
+        }
+        Body::File(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_blocks_of_zeros_are_left_out() {
+        const BLOCK: usize = SPARSE_BLOCK_BYTES;
+        let check = |bytes: &[u8], offset: u64, expected: &[Range<usize>]| {
+            assert_eq!(data_ranges(bytes, offset), expected, "{} at {offset}", bytes.len());
+        };
+        let mut bytes = vec![0; 4 * BLOCK];
+        check(&bytes, 0, &[]);
+        check(&bytes, BLOCK as u64, &[]);
+        check(&bytes[..BLOCK - 1], 0, std::slice::from_ref(&(0..BLOCK - 1)));
+        bytes[BLOCK] = 1;
+        check(&bytes, 0, std::slice::from_ref(&(BLOCK..2 * BLOCK)));
+        bytes[2 * BLOCK] = 1;
+        check(&bytes, 0, std::slice::from_ref(&(BLOCK..3 * BLOCK)));
+        // Blocks are those of the file: here the first ends after 96 bytes.
+        let offset = BLOCK as u64 - 96;
+        check(&bytes, offset, std::slice::from_ref(&(96..96 + 2 * BLOCK)));
+        check(&[], 5, &[]);
+    }
+}
