@@ -1,0 +1,144 @@
+//! `putback init`.
+
+use clap::{Args, ValueEnum};
+use putback_repo::{InitOptions, KdfCost, Password, Repository, SlotOwner};
+
+use crate::context::{self, Context};
+use crate::location;
+use crate::password;
+use crate::report::Outcome;
+use crate::ui::{json, text};
+
+/// Make a new repository
+///
+/// The location is a folder that does not exist or is empty. Who loses the password loses the
+/// backups: `putback key add` adds a second one, `putback key export` prints the key to paper.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+        putback init --repo /mnt/disk/backup\n  \
+        putback init --repo /mnt/disk/backup --password-file ~/.backup-password --kdf-cost high")]
+pub(crate) struct InitArgs {
+    #[command(flatten)]
+    settings: RepositoryArgs,
+    /// Compression of what is stored: -7 to 22, or fast, default, better, max
+    #[arg(long, env = "PUTBACK_COMPRESSION", value_name = "LEVEL", value_parser = compression_level,
+          allow_negative_numbers = true)]
+    compression: Option<i32>,
+}
+
+/// What a repository is made with.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The new repository")]
+pub(crate) struct RepositoryArgs {
+    /// Work of trying a password: low (19 MiB), default (64 MiB), high (1 GiB of memory)
+    #[arg(long, env = "PUTBACK_KDF_COST", value_name = "COST", default_value = "default")]
+    pub(crate) kdf_cost: Cost,
+    /// Size of the objects that data is packed into, 8M to 256M
+    #[arg(long, env = "PUTBACK_PACK_SIZE", value_name = "SIZE", value_parser = text::parse_bytes)]
+    pub(crate) pack_size: Option<u64>,
+    /// Average size of the pieces that files are cut into, 16K to 2M, a power of two
+    #[arg(long, env = "PUTBACK_CHUNK_SIZE", value_name = "SIZE", value_parser = chunk_size)]
+    pub(crate) chunk_size: Option<u32>,
+}
+
+/// `--kdf-cost`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Cost {
+    Low,
+    Default,
+    High,
+}
+
+impl From<Cost> for KdfCost {
+    fn from(cost: Cost) -> Self {
+        match cost {
+            Cost::Low => Self::LOW,
+            Cost::Default => Self::DEFAULT,
+            Cost::High => Self::HIGH,
+        }
+    }
+}
+
+/// Reads a level of compression, by number or name.
+pub(crate) fn compression_level(text: &str) -> Result<i32, String> {
+    match text {
+        "fast" => Ok(1),
+        "default" => Ok(3),
+        "better" => Ok(9),
+        "max" => Ok(19),
+        number => match number.parse() {
+            Ok(level @ -7..=22) => Ok(level),
+            _ => Err("write a number from -7 to 22, or fast, default, better or max".to_owned()),
+        },
+    }
+}
+
+fn chunk_size(text: &str) -> Result<u32, String> {
+    let bytes = text::parse_bytes(text)?;
+    u32::try_from(bytes).map_err(|_| "larger than 2M".to_owned())
+}
+
+/// Makes a repository.
+pub(crate) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Outcome> {
+    // Before a password is asked for: the location must make sense.
+    let (_, location) = context.store()?;
+    let shown = location::shown(&location);
+    let password = password::for_new_repository(context, &shown)?;
+    create(context, &args.settings, args.compression, &password)?;
+    Ok(Outcome::Done)
+}
+
+/// Makes a repository at the given location and says so; also for `backup --init`.
+pub(crate) fn create(
+    context: &Context,
+    args: &RepositoryArgs,
+    compression: Option<i32>,
+    password: &Password,
+) -> anyhow::Result<Repository> {
+    let (store, _) = context.store()?;
+    let options = InitOptions {
+        kdf_cost: args.kdf_cost.into(),
+        pack_bytes: args.pack_size,
+        compression_level: compression,
+        chunk_bytes_average: args.chunk_size,
+        owner: SlotOwner {
+            label: String::new(),
+            user: context::user_name(),
+            host: context::host_name(),
+        },
+    };
+    let repository = Repository::init(store, password, &options, &context.directories())?;
+    context.show_warnings(&repository);
+    let id = repository.config().repository.to_string();
+    let location = text::printable(&repository.location());
+    if context.ui.is_json() {
+        context.ui.json(&json::Initialized {
+            message_type: "initialized",
+            id,
+            repository: location,
+        });
+    } else {
+        context.ui.say(format_args!("created repository {} at {location}", &id[..8]));
+        context.ui.say(format_args!(
+            "without the password nobody can read it; `putback key export` prints the key to paper"
+        ));
+    }
+    Ok(repository)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compression_is_given_by_number_or_name() {
+        for (text, level) in
+            [("-7", -7), ("22", 22), ("fast", 1), ("default", 3), ("better", 9), ("max", 19)]
+        {
+            assert_eq!(compression_level(text).unwrap(), level);
+        }
+        for text in ["", "23", "-8", "best", "3.5"] {
+            assert!(compression_level(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What every command starts from: the way to the user, the flags all commands share, and how a
+//! repository is opened from them.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use putback_repo::{Cancel, LocalDirectories, Repository};
+use putback_store::Store;
+
+use crate::args::{GlobalArgs, Origins};
+use crate::bytes;
+use crate::config;
+use crate::location;
+use crate::password::{self, Secret};
+use crate::report::{self, Failure, code};
+use crate::ui::Ui;
+
+/// Longest location that a file or command may give.
+const LOCATION_BYTES_MAX: usize = 64 << 10;
+/// Wrong passwords that may be typed at a prompt.
+const PROMPTS_MAX: usize = 3;
+
+/// What a command runs with.
+pub(crate) struct Context {
+    pub(crate) ui: Ui,
+    pub(crate) global: GlobalArgs,
+    pub(crate) origins: Origins,
+}
+
+impl Context {
+    /// Costs nothing; nothing is read yet.
+    pub(crate) fn new(global: GlobalArgs, origins: Origins) -> Self {
+        let ui = Ui::new(global.json, global.quiet, global.verbose, global.progress_fps);
+        Self { ui, global, origins }
+    }
+
+    /// The repository's location as the user gave it.
+    pub(crate) fn location(&self) -> anyhow::Result<OsString> {
+        let location = match self.origins.strongest(&["repo", "repo_file", "repo_command"])? {
+            Some("repo_file") => {
+                let path = self.global.repo_file.clone().unwrap_or_default();
+                line(fs_err::read(path)?)?
+            }
+            Some("repo_command") => {
+                let command = self.global.repo_command.clone().unwrap_or_default();
+                line(shell_output(&command, "--repo-command")?)?
+            }
+            _ => self.global.repo.clone().ok_or_else(|| {
+                Failure::usage_with(
+                    "no repository was given",
+                    "give its location with --repo, PUTBACK_REPO or a profile",
+                )
+            })?,
+        };
+        Ok(location)
+    }
+
+    /// The store of the repository.
+    pub(crate) fn store(&self) -> anyhow::Result<(Arc<dyn Store>, OsString)> {
+        let location = self.location()?;
+        Ok((location::open_store(&location)?, location))
+    }
+
+    /// Opens the repository, asking for its password if need be, and shows what it noticed.
+    pub(crate) fn open(&self) -> anyhow::Result<Repository> {
+        let (store, location) = self.store()?;
+        let directories = self.directories();
+        let shown = location::shown(&location);
+        let Some(secret) = password::given(self)? else {
+            return self.open_by_prompt(&store, &shown, &directories);
+        };
+        let repository = match secret {
+            Secret::Password(password) => Repository::open(store, &password, &directories)?,
+            Secret::ExportedKey(text) => {
+                Repository::open_with_exported_key(store, &text, &directories)?
+            }
+        };
+        self.show_warnings(&repository);
+        Ok(repository)
+    }
+
+    fn open_by_prompt(
+        &self,
+        store: &Arc<dyn Store>,
+        shown: &str,
+        directories: &LocalDirectories,
+    ) -> anyhow::Result<Repository> {
+        let mut attempt = 1;
+        loop {
+            let password = password::prompt(&format!("password of {shown}: "))?;
+            match Repository::open(Arc::clone(store), &password, directories)
+                .map_err(anyhow::Error::new)
+            {
+                Ok(repository) => {
+                    self.show_warnings(&repository);
+                    return Ok(repository);
+                }
+                Err(error) if attempt < PROMPTS_MAX && report::is_wrong_password(&error) => {
+                    self.ui.warning("wrong password, try again");
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Shows what the repository noticed since the last call.
+    pub(crate) fn show_warnings(&self, repository: &Repository) {
+        for warning in repository.take_warnings() {
+            self.ui.warning(&warning);
+        }
+    }
+
+    /// Where this machine keeps what outlives a run.
+    pub(crate) fn directories(&self) -> LocalDirectories {
+        let defaults = config::project_directories();
+        let cache = || defaults.as_ref().map(|defaults| defaults.cache_dir().to_path_buf());
+        let state = || {
+            defaults.as_ref().map(|defaults| {
+                defaults.state_dir().unwrap_or(defaults.data_local_dir()).to_path_buf()
+            })
+        };
+        LocalDirectories {
+            cache: if self.global.no_cache {
+                None
+            } else {
+                self.global.cache_dir.clone().or_else(cache)
+            },
+            state: self.global.state_dir.clone().or_else(state),
+        }
+    }
+
+    /// How many threads work at the same time.
+    pub(crate) fn workers(&self) -> usize {
+        self.global
+            .threads
+            .map(usize::from)
+            .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
+            .unwrap_or(1)
+    }
+
+    /// From now on the first interrupt asks the operation to stop at a safe point, the second ends
+    /// the program.
+    pub(crate) fn cancel_on_interrupt(&self) -> anyhow::Result<Cancel> {
+        let cancel = Cancel::default();
+        let (asked, ui) = (cancel.clone(), self.ui.clone());
+        ctrlc::set_handler(move || {
+            if asked.is_cancelled() {
+                end_now();
+            }
+            asked.cancel();
+            ui.notice("finishing the pack in hand; press again to stop at once");
+        })?;
+        Ok(cancel)
+    }
+}
+
+/// Ends the program although an operation runs: what it had stored is safe without it.
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "the user interrupted a second time")]
+fn end_now() {
+    std::process::exit(i32::from(code::INTERRUPTED));
+}
+
+/// Runs `command` by the shell and takes what it prints; `flag` is what asked for it.
+pub(crate) fn shell_output(command: &OsStr, flag: &str) -> anyhow::Result<Vec<u8>> {
+    let output = shell(command).stdin(Stdio::inherit()).stderr(Stdio::inherit()).output().map_err(
+        |error| anyhow::Error::new(error).context(format!("cannot run the command of {flag}")),
+    )?;
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        let status = output.status;
+        Err(Failure::other(
+            format!("the command of {flag} failed: {status}"),
+            "run it by hand to see why",
+        )
+        .into())
+    }
+}
+
+#[cfg(unix)]
+fn shell(command: &OsStr) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(command);
+    shell
+}
+
+#[cfg(not(unix))]
+fn shell(command: &OsStr) -> Command {
+    let mut shell = Command::new("cmd");
+    shell.arg("/C").arg(command);
+    shell
+}
+
+/// The first line, which must be all.
+fn line(mut content: Vec<u8>) -> Result<OsString, Failure> {
+    while content.last().is_some_and(u8::is_ascii_whitespace) {
+        content.pop();
+    }
+    if content.is_empty() || content.len() > LOCATION_BYTES_MAX || content.contains(&b'\n') {
+        return Err(Failure::usage("the location of the repository is to be a single line"));
+    }
+    bytes::to_os_string(content)
+}
+
+/// Name of this machine.
+#[cfg(unix)]
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Name of this machine.
+#[cfg(not(unix))]
+pub(crate) fn host_name() -> String {
+    std::env::var("COMPUTERNAME").unwrap_or_default()
+}
+
+/// Name of this user.
+pub(crate) fn user_name() -> String {
+    let named = ["USER", "LOGNAME", "USERNAME"].iter().find_map(|name| std::env::var(name).ok());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(account)
+}
+
+/// The name that the system has for the number of this user, or the number.
+#[cfg(unix)]
+fn account() -> String {
+    let number = rustix::process::geteuid().as_raw().to_string();
+    let accounts = fs_err::read_to_string("/etc/passwd").unwrap_or_default();
+    let mut named = accounts.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == number).then(|| name.to_owned())
+    });
+    named.next().unwrap_or(number)
+}
+
+#[cfg(not(unix))]
+fn account() -> String {
+    String::new()
+}
+
+/// A path that may be relative, for messages and options.
+pub(crate) fn absolute(path: &std::path::Path) -> anyhow::Result<PathBuf> {
+    Ok(std::path::absolute(path)?)
+}

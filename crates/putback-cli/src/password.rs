@@ -1,0 +1,190 @@
+//! Where passwords come from: file, command, descriptor, environment, terminal. Never arguments.
+//!
+//! What is read is zeroised when dropped. Nothing here has a `Debug` that could show it.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use putback_repo::Password;
+use zeroize::Zeroizing;
+
+use crate::args::{Origin, Origins};
+use crate::context::{Context, shell_output};
+use crate::report::Failure;
+use crate::ui::text;
+
+/// Longest password.
+const PASSWORD_BYTES_MAX: usize = 64 << 10;
+
+/// What opens a repository.
+pub(crate) enum Secret {
+    /// A password.
+    Password(Password),
+    /// The text of `key export`.
+    ExportedKey(Zeroizing<String>),
+}
+
+/// What the flags, the environment or the configuration give; `None` if a person is to be asked.
+pub(crate) fn given(context: &Context) -> anyhow::Result<Option<Secret>> {
+    let global = &context.global;
+    let origins = with_variable(&context.origins, "PUTBACK_PASSWORD", "password");
+    let ids = ["password_file", "password_command", "password_fd", "key_file", "password"];
+    let Some(chosen) = origins.strongest(&ids)? else { return Ok(None) };
+    if chosen == "key_file" {
+        let path = global.key_file.clone().unwrap_or_default();
+        let content = Zeroizing::new(read_bounded(
+            fs_err::File::open(&path)?,
+            &text::escaped(path_bytes(&path)),
+        )?);
+        let text = std::str::from_utf8(&content).map_err(|_| {
+            Failure::usage(format!("{} is not an exported key", text::escaped(path_bytes(&path))))
+        })?;
+        return Ok(Some(Secret::ExportedKey(Zeroizing::new(text.to_owned()))));
+    }
+    let password = read(
+        chosen,
+        &Sources {
+            file: global.password_file.as_deref(),
+            command: global.password_command.as_ref(),
+            descriptor: global.password_fd,
+            variable: "PUTBACK_PASSWORD",
+            prefix: "",
+        },
+    )?;
+    Ok(Some(Secret::Password(password)))
+}
+
+/// The password for a new repository: given, or asked for twice.
+pub(crate) fn for_new_repository(context: &Context, shown: &str) -> anyhow::Result<Password> {
+    match given(context)? {
+        Some(Secret::Password(password)) => Ok(password),
+        Some(Secret::ExportedKey(_)) => {
+            Err(Failure::usage("a new repository needs a password; --key-file opens existing ones")
+                .into())
+        }
+        None => prompt_twice(&format!("password for the new repository {shown}: ")),
+    }
+}
+
+/// Flags that give a password beside the one that opens the repository.
+#[derive(clap::Args, Debug)]
+pub(crate) struct NewPasswordArgs {
+    /// File that holds the new password; see also PUTBACK_NEW_PASSWORD
+    #[arg(long, env = "PUTBACK_NEW_PASSWORD_FILE", value_name = "FILE")]
+    new_password_file: Option<PathBuf>,
+    /// Command that prints the new password; run by the shell
+    #[arg(long, env = "PUTBACK_NEW_PASSWORD_COMMAND", value_name = "COMMAND")]
+    new_password_command: Option<OsString>,
+    /// Open file descriptor to read the new password from
+    #[arg(long, env = "PUTBACK_NEW_PASSWORD_FD", value_name = "N")]
+    new_password_fd: Option<u32>,
+}
+
+impl NewPasswordArgs {
+    /// The new password: given, or asked for twice.
+    pub(crate) fn read(&self, context: &Context) -> anyhow::Result<Password> {
+        let origins = with_variable(&context.origins, "PUTBACK_NEW_PASSWORD", "new_password");
+        let ids = ["new_password_file", "new_password_command", "new_password_fd", "new_password"];
+        let Some(chosen) = origins.strongest(&ids)? else {
+            return prompt_twice("new password: ");
+        };
+        read(
+            chosen.trim_start_matches("new_"),
+            &Sources {
+                file: self.new_password_file.as_deref(),
+                command: self.new_password_command.as_ref(),
+                descriptor: self.new_password_fd,
+                variable: "PUTBACK_NEW_PASSWORD",
+                prefix: "new-",
+            },
+        )
+    }
+}
+
+/// Asks on the terminal, without showing what is typed.
+pub(crate) fn prompt(question: &str) -> anyhow::Result<Password> {
+    let typed = rpassword::prompt_password(question).map_err(|_| Failure::NoPassword)?;
+    checked(Zeroizing::new(typed.into_bytes()), "the terminal")
+}
+
+fn prompt_twice(question: &str) -> anyhow::Result<Password> {
+    let first =
+        Zeroizing::new(rpassword::prompt_password(question).map_err(|_| Failure::NoPassword)?);
+    let second =
+        Zeroizing::new(rpassword::prompt_password("once more: ").map_err(|_| Failure::NoPassword)?);
+    if first != second {
+        return Err(
+            Failure::other("the two passwords differ", "nothing was changed; try again").into()
+        );
+    }
+    checked(Zeroizing::new(first.as_bytes().to_vec()), "the terminal")
+}
+
+/// Where one password may come from.
+struct Sources<'a> {
+    file: Option<&'a Path>,
+    command: Option<&'a OsString>,
+    descriptor: Option<u32>,
+    variable: &'static str,
+    prefix: &'static str,
+}
+
+fn read(chosen: &str, sources: &Sources<'_>) -> anyhow::Result<Password> {
+    let (content, origin) = match chosen {
+        "password_file" => {
+            let path = sources.file.unwrap_or(Path::new(""));
+            let shown = text::escaped(path_bytes(path));
+            (read_bounded(fs_err::File::open(path)?, &shown)?, shown)
+        }
+        "password_command" => {
+            let flag = format!("--{}password-command", sources.prefix);
+            let command = sources.command.cloned().unwrap_or_default();
+            (shell_output(&command, &flag)?, format!("the command of {flag}"))
+        }
+        "password_fd" => {
+            let number = sources.descriptor.unwrap_or(0);
+            let file = fs_err::File::open(format!("/dev/fd/{number}"))?;
+            (read_bounded(file, "the descriptor")?, format!("descriptor {number}"))
+        }
+        _ => {
+            let value = std::env::var_os(sources.variable).unwrap_or_default();
+            (value.into_encoded_bytes(), sources.variable.to_owned())
+        }
+    };
+    let mut content = Zeroizing::new(content);
+    // Editors and `echo` end a file by a line break that nobody means.
+    if content.last() == Some(&b'\n') {
+        content.pop();
+        if content.last() == Some(&b'\r') {
+            content.pop();
+        }
+    }
+    checked(content, &origin)
+}
+
+fn checked(mut content: Zeroizing<Vec<u8>>, origin: &str) -> anyhow::Result<Password> {
+    if content.is_empty() {
+        return Err(Failure::usage(format!("the password from {origin} is empty")).into());
+    }
+    Ok(Password::new(std::mem::take(&mut *content)))
+}
+
+fn read_bounded(file: impl Read, shown: &str) -> anyhow::Result<Vec<u8>> {
+    // Allocated at once, so that growing leaves no copies behind.
+    let mut content = Zeroizing::new(Vec::with_capacity(PASSWORD_BYTES_MAX + 1));
+    file.take(PASSWORD_BYTES_MAX as u64 + 1).read_to_end(&mut content)?;
+    if content.len() > PASSWORD_BYTES_MAX {
+        return Err(Failure::usage(format!("{shown} is too long for a password")).into());
+    }
+    Ok(std::mem::take(&mut *content))
+}
+
+fn with_variable(origins: &Origins, variable: &str, id: &str) -> Origins {
+    let is_set = std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+    origins.with(id, if is_set { Origin::Environment } else { Origin::BuiltIn })
+}
+
+fn path_bytes(path: &Path) -> &[u8] {
+    path.as_os_str().as_encoded_bytes()
+}

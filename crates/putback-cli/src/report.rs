@@ -1,0 +1,331 @@
+//! Where a message and an exit code come from: the only mapping from errors to either.
+//!
+//! The numbers are listed in `docs/exit-codes.md`. Libraries say what happened and to which object;
+//! the hint says what the reader can do, and is added here because only here commands are known.
+
+use std::process::ExitCode;
+
+use putback_engine::Error as EngineError;
+use putback_repo::Error as RepositoryError;
+use putback_store::{Error as StoreError, ErrorKind};
+use thiserror::Error;
+
+use crate::ui::{Ui, json, text};
+
+/// What a command that did not fail leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// All was done.
+    Done,
+    /// Done, but for some entries; each was reported.
+    Incomplete,
+    /// Stopped because the user asked for it.
+    Interrupted,
+}
+
+impl Outcome {
+    /// `Incomplete` if `problems` is not zero.
+    pub(crate) fn of_problems(problems: u64) -> Self {
+        if problems == 0 { Self::Done } else { Self::Incomplete }
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        Self::from(match outcome {
+            Outcome::Done => code::DONE,
+            Outcome::Incomplete => code::INCOMPLETE,
+            Outcome::Interrupted => code::INTERRUPTED,
+        })
+    }
+}
+
+/// The exit codes.
+pub(crate) mod code {
+    pub(crate) const DONE: u8 = 0;
+    pub(crate) const FAILED: u8 = 1;
+    pub(crate) const USAGE: u8 = 2;
+    pub(crate) const INCOMPLETE: u8 = 3;
+    pub(crate) const NO_REPOSITORY: u8 = 10;
+    pub(crate) const BUSY: u8 = 11;
+    pub(crate) const WRONG_PASSWORD: u8 = 12;
+    pub(crate) const SIGN_IN: u8 = 13;
+    pub(crate) const FULL: u8 = 14;
+    pub(crate) const INTERRUPTED: u8 = 130;
+}
+
+/// What can go wrong in the program itself rather than in a library.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// The command line, the environment or the configuration asks for something impossible.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What would be right.
+        hint: Option<String>,
+    },
+    /// Something else, with its own hint.
+    #[error("{message}")]
+    Other {
+        /// What happened.
+        message: String,
+        /// What the user can do.
+        hint: Option<String>,
+    },
+    /// No source of a password was given and there is no terminal to ask.
+    #[error("no password was given, and there is no terminal to ask for it")]
+    NoPassword,
+    /// `check` found damage, which it has already shown.
+    #[error("the repository is damaged in {damages} places")]
+    Damaged {
+        /// How many.
+        damages: u64,
+    },
+}
+
+impl Failure {
+    /// Wrong usage without a hint.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: None }
+    }
+
+    /// Wrong usage, and what would be right.
+    pub(crate) fn usage_with(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// A failure and what to do about it.
+    pub(crate) fn other(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Other { message: message.into(), hint: Some(hint.into()) }
+    }
+}
+
+/// Whether `error` says that there is no repository.
+pub(crate) fn is_no_repository(error: &anyhow::Error) -> bool {
+    matches!(repository_error(error), Some(RepositoryError::NoRepository { .. }))
+}
+
+/// Whether `error` says that the password is wrong.
+pub(crate) fn is_wrong_password(error: &anyhow::Error) -> bool {
+    matches!(repository_error(error), Some(RepositoryError::WrongPassword { .. }))
+}
+
+/// Prints an error with its causes and hint, and says which code it leads to.
+pub(crate) fn failed(ui: &Ui, error: &anyhow::Error) -> ExitCode {
+    let code = exit_code(error);
+    let mut lines: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let line = text::printable(&cause.to_string());
+        // An error that is shown as its cause would say the same twice.
+        if lines.last() != Some(&line) {
+            lines.push(line);
+        }
+    }
+    if code == code::INTERRUPTED && !ui.is_json() {
+        ui.notice(&lines.join(": "));
+        return ExitCode::from(code);
+    }
+    let hint = hint(error);
+    let message = if lines.is_empty() { String::new() } else { lines.remove(0) };
+    if ui.is_json() {
+        ui.json_error(&json::ExitError {
+            message_type: "exit_error",
+            code,
+            message,
+            causes: lines,
+            hint,
+        });
+    } else {
+        ui.error(&message, &lines, hint.as_deref());
+    }
+    ExitCode::from(code)
+}
+
+/// Prints what clap has to say: help and version on standard output, wrong usage as an error.
+pub(crate) fn command_line(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    let ui = Ui::early();
+    let is_help = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if ui.is_json() && !is_help {
+        let rendered = error.to_string();
+        let mut lines = rendered.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or("wrong usage");
+        let message = first.strip_prefix("error: ").unwrap_or(first);
+        ui.json_error(&json::ExitError {
+            message_type: "exit_error",
+            code: code::USAGE,
+            message: text::printable(message),
+            causes: Vec::new(),
+            hint: Some("`putback help` lists the commands and their flags".to_owned()),
+        });
+        return ExitCode::from(code::USAGE);
+    }
+    // A closed pipe behind `putback --help` is nobody's error.
+    drop(error.print());
+    ExitCode::from(if is_help { code::DONE } else { code::USAGE })
+}
+
+fn repository_error(error: &anyhow::Error) -> Option<&RepositoryError> {
+    error.chain().find_map(|cause| {
+        if let Some(EngineError::Repository(inner)) = cause.downcast_ref::<EngineError>() {
+            return Some(inner);
+        }
+        cause.downcast_ref::<RepositoryError>()
+    })
+}
+
+fn store_error(error: &anyhow::Error) -> Option<&StoreError> {
+    match repository_error(error) {
+        Some(RepositoryError::Store(inner)) => Some(inner),
+        _ => error.chain().find_map(|cause| cause.downcast_ref::<StoreError>()),
+    }
+}
+
+fn failure(error: &anyhow::Error) -> Option<&Failure> {
+    error.chain().find_map(|cause| cause.downcast_ref::<Failure>())
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(failure) = failure(error) {
+        return match failure {
+            Failure::Usage { .. } => code::USAGE,
+            Failure::Other { .. } | Failure::NoPassword | Failure::Damaged { .. } => code::FAILED,
+        };
+    }
+    if let Some(store) = store_error(error) {
+        return match store.kind {
+            ErrorKind::Full => code::FULL,
+            ErrorKind::Unauthorized => code::SIGN_IN,
+            ErrorKind::Locked => code::BUSY,
+            _ => code::FAILED,
+        };
+    }
+    match repository_error(error) {
+        Some(RepositoryError::NoRepository { .. }) => code::NO_REPOSITORY,
+        Some(RepositoryError::WrongPassword { .. }) => code::WRONG_PASSWORD,
+        Some(RepositoryError::Cancelled) => code::INTERRUPTED,
+        Some(RepositoryError::CommitContended) => code::BUSY,
+        Some(RepositoryError::BadOption { .. } | RepositoryError::BadSelector { .. }) => {
+            code::USAGE
+        }
+        _ => code::FAILED,
+    }
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(failure) = failure(error) {
+        return match failure {
+            Failure::Usage { hint, .. } | Failure::Other { hint, .. } => hint.clone(),
+            Failure::NoPassword => Some(
+                "give it with --password-file, --password-command, --password-fd or \
+                 PUTBACK_PASSWORD"
+                    .to_owned(),
+            ),
+            Failure::Damaged { .. } => Some(
+                "snapshots and files that are not named above are whole; restore what you need, \
+                 then back up again: what is still at its source is stored anew"
+                    .to_owned(),
+            ),
+        };
+    }
+    if let Some(store) = store_error(error) {
+        return match store.kind {
+            ErrorKind::Full => {
+                Some("make room on the storage; earlier snapshots are not affected".to_owned())
+            }
+            ErrorKind::Denied => {
+                Some("check the owner and the permissions of the repository's folder".to_owned())
+            }
+            ErrorKind::RateLimited => Some("wait a little and try again".to_owned()),
+            ErrorKind::Locked => Some("wait until the other operation ends".to_owned()),
+            ErrorKind::Unauthorized => Some("sign in to the storage again".to_owned()),
+            ErrorKind::Corrupt => {
+                Some("`putback check --read-data` lists what is damaged".to_owned())
+            }
+            _ => None,
+        };
+    }
+    let hint = match repository_error(error)? {
+        RepositoryError::NoRepository { .. } => {
+            "`putback init` makes one there; is the location right, and is its disk mounted?"
+        }
+        RepositoryError::RepositoryExists { .. } => {
+            "back up into it with its password, or give another location"
+        }
+        RepositoryError::WrongPassword { .. } => {
+            "check the password and where it comes from; upper and lower case differ"
+        }
+        RepositoryError::NewerFormat { .. } => "update putback; nothing was changed",
+        RepositoryError::Damaged { .. }
+        | RepositoryError::BlobDamaged { .. }
+        | RepositoryError::BlobUnknown { .. } => {
+            "other files are not affected; `putback check --read-data` lists all damage"
+        }
+        RepositoryError::NoSnapshot { .. } => {
+            "`putback snapshots` lists them; --host, --tag and --path apply here too"
+        }
+        RepositoryError::Ambiguous { candidates, .. } => {
+            let ids: Vec<String> =
+                candidates.iter().take(5).map(|id| id.to_string()[..12].to_owned()).collect();
+            return Some(format!("give more digits: {}", ids.join(", ")));
+        }
+        RepositoryError::BadSelector { .. } => "`putback snapshots` lists ids and times",
+        RepositoryError::NoFreeSlot { .. } => "remove one that is not needed: `putback key remove`",
+        RepositoryError::TwoRepositories { .. } => {
+            "two machines made a repository there at the same moment: move everything to another \
+             folder and begin again"
+        }
+        RepositoryError::CommitContended => {
+            "run the backup again when nothing else changes the repository"
+        }
+        RepositoryError::Local { .. } => {
+            "--cache-dir and --state-dir choose other folders, --no-cache does without a cache"
+        }
+        RepositoryError::LastSlot => "add another password first: `putback key add`",
+        RepositoryError::NoSlot { .. } => "`putback key list` shows the slots",
+        RepositoryError::NoPath { .. } => "`putback ls SNAPSHOT` shows what is in the snapshot",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(error: impl Into<anyhow::Error>, code: u8) {
+        let error = error.into();
+        assert_eq!(exit_code(&error), code, "{error:?}");
+        let wrapped = error.context("while doing something");
+        assert_eq!(exit_code(&wrapped), code, "{wrapped:?}");
+    }
+
+    fn store(kind: ErrorKind) -> StoreError {
+        StoreError {
+            kind,
+            status: putback_store::Status::Permanent,
+            operation: putback_store::Operation::Write,
+            path: "packs/00".to_owned(),
+            source: None,
+        }
+    }
+
+    #[test]
+    fn every_cause_has_its_exit_code_at_any_depth() {
+        let location = || "/r".to_owned();
+        check(Failure::usage("x"), 2);
+        check(Failure::NoPassword, 1);
+        check(RepositoryError::NoRepository { location: location() }, 10);
+        check(EngineError::from(RepositoryError::NoRepository { location: location() }), 10);
+        check(RepositoryError::WrongPassword { location: location() }, 12);
+        check(RepositoryError::Cancelled, 130);
+        check(EngineError::from(RepositoryError::Cancelled), 130);
+        check(RepositoryError::RepositoryExists { location: location() }, 1);
+        check(store(ErrorKind::Full), 14);
+        check(RepositoryError::from(store(ErrorKind::Full)), 14);
+        check(EngineError::from(RepositoryError::from(store(ErrorKind::Unauthorized))), 13);
+        check(RepositoryError::from(store(ErrorKind::Locked)), 11);
+        check(store(ErrorKind::Other), 1);
+    }
+}

@@ -1,0 +1,62 @@
+//! `putback init`.
+
+use crate::harness::{TestEnvironment, schema};
+
+#[test]
+fn a_repository_is_made_once() {
+    let environment = TestEnvironment::new();
+    environment
+        .run(["init", "--kdf-cost", "low"])
+        .success()
+        .shows("created repository")
+        .shows("at [ROOT]/repository");
+    environment.run(["init"]).code(1).complains("there is already a repository at");
+    environment.run(["snapshots"]).success();
+}
+
+#[test]
+fn programs_get_the_id_and_the_location() {
+    let environment = TestEnvironment::new();
+    let run = environment.run(["init", "--kdf-cost", "low", "--json"]).success();
+    let message = run.message("initialized");
+    assert_eq!(message["id"].as_str().unwrap().len(), 32);
+    schema::check_messages("init", &run.messages());
+}
+
+#[test]
+fn its_settings_are_kept() {
+    let environment = TestEnvironment::new();
+    let flags = [
+        "--pack-size",
+        "8M",
+        "--chunk-size",
+        "256K",
+        "--compression",
+        "better",
+        "--kdf-cost",
+        "low",
+    ];
+    environment.run(["init"].into_iter().chain(flags)).success();
+    let info = environment.run(["repo", "info", "--json"]).success().document();
+    assert_eq!(info["pack_bytes"], 8 << 20);
+    assert_eq!(info["chunk_bytes_average"], 256 << 10);
+    assert_eq!(info["compression_level"], 9);
+}
+
+#[test]
+fn impossible_settings_are_refused() {
+    let environment = TestEnvironment::new();
+    for flags in [
+        ["--kdf-cost", "extreme"],
+        ["--pack-size", "big"],
+        ["--compression", "23"],
+        ["--compression", "best"],
+        ["--chunk-size", "99999999999"],
+    ] {
+        environment.run(["init"].into_iter().chain(flags)).code(2).complains(flags[0]);
+    }
+    for flags in [["--pack-size", "1M"], ["--chunk-size", "4M"], ["--chunk-size", "100000"]] {
+        assert_ne!(environment.run(["init"].into_iter().chain(flags)).stderr(), "", "{flags:?}");
+        assert!(!environment.path("repository").join("config").exists(), "{flags:?}");
+    }
+}

@@ -1,0 +1,88 @@
+//! `putback key`.
+
+use crate::harness::{PASSWORD, TestEnvironment, schema};
+
+fn slots(environment: &TestEnvironment) -> Vec<serde_json::Value> {
+    let document = environment.run(["key", "list", "--json"]).success().document();
+    schema::check("key list", "document", &document);
+    document.as_array().unwrap().clone()
+}
+
+#[test]
+fn a_second_password_opens_the_repository_until_it_is_removed() {
+    let mut environment = TestEnvironment::with_repository();
+    environment.set("PUTBACK_NEW_PASSWORD", "another one");
+    environment
+        .run(["key", "add", "--label", "for Grace", "--kdf-cost", "low"])
+        .success()
+        .shows("added a password");
+    let all = slots(&environment);
+    assert_eq!(all.len(), 2);
+    let added = all.iter().find(|slot| slot["label"] == "for Grace").unwrap();
+    assert_eq!(added["current"], false);
+    environment.set("PUTBACK_PASSWORD", "another one");
+    environment.run(["snapshots"]).success();
+    environment.set("PUTBACK_PASSWORD", PASSWORD);
+    environment
+        .run(["key", "remove", added["short_id"].as_str().unwrap()])
+        .success()
+        .shows("removed the password");
+    environment.set("PUTBACK_PASSWORD", "another one");
+    environment.run(["snapshots"]).code(12);
+}
+
+#[test]
+fn a_changed_password_replaces_the_old_one() {
+    let mut environment = TestEnvironment::with_repository();
+    std::fs::write(environment.path("work/new"), "new one\n").unwrap();
+    let run = environment
+        .run(["key", "passwd", "--new-password-file", "new", "--kdf-cost", "low", "--json"])
+        .success();
+    schema::check_messages("key passwd", &run.messages());
+    environment.run(["snapshots"]).code(12);
+    environment.set("PUTBACK_PASSWORD", "new one");
+    environment.run(["key", "list"]).success().shows("ada").shows("*");
+    assert_eq!(slots(&environment).len(), 1);
+}
+
+#[test]
+fn the_last_password_stays() {
+    let environment = TestEnvironment::with_repository();
+    let only = slots(&environment)[0]["id"].as_str().unwrap().to_owned();
+    environment
+        .run(["key", "remove", &only])
+        .code(1)
+        .complains("the last password slot cannot be removed");
+    environment
+        .run(["key", "remove", "ffffffffffff"])
+        .code(1)
+        .complains("no password slot matches");
+    environment.run(["key", "remove", ""]).code(2);
+}
+
+#[test]
+fn an_exported_key_opens_the_repository_without_a_password() {
+    let mut environment = TestEnvironment::with_snapshot();
+    environment.run(["key", "export", "--output", "key.txt"]).success().shows("key.txt");
+    let path = environment.path("work/key.txt");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(environment.run(["key", "export"]).success().stdout(), text);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+    environment.run(["key", "export", "--output", "key.txt"]).code(1).complains("key.txt");
+    environment.unset("PUTBACK_PASSWORD");
+    environment.run(["--key-file", "key.txt", "snapshots"]).success().shows("1 snapshot");
+    // Typed in again, with other line breaks and stray blanks.
+    std::fs::write(&path, format!("\n{}\n\n", text.replace('\n', " \r\n"))).unwrap();
+    environment.run(["--key-file", "key.txt", "snapshots"]).success();
+    std::fs::write(&path, "no key").unwrap();
+    assert_ne!(environment.run(["--key-file", "key.txt", "snapshots"]).stderr(), "");
+    environment.set("PUTBACK_REPO", environment.path("other"));
+    environment
+        .run(["--key-file", "key.txt", "init"])
+        .code(2)
+        .complains("a new repository needs a password");
+}

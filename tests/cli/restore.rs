@@ -1,0 +1,137 @@
+//! `putback restore`.
+
+use std::ffi::OsStr;
+
+use crate::harness::{TestEnvironment, assert_same_tree, schema};
+
+#[test]
+fn what_was_backed_up_comes_back() {
+    let environment = TestEnvironment::with_snapshot();
+    environment
+        .run(["restore", "latest", "--target", "out"])
+        .success()
+        .shows("3 new")
+        .shows("restoring snapshot");
+    let restored =
+        environment.path("work/out").join(environment.source().strip_prefix("/").unwrap());
+    assert_same_tree(&environment.source(), &restored);
+}
+
+#[test]
+fn the_content_of_a_folder_goes_into_the_target() {
+    let environment = TestEnvironment::with_snapshot();
+    let selector = format!("latest:{}/folder", environment.source().display());
+    environment.run(["restore", selector.as_str(), "-t", "out"]).success();
+    assert_same_tree(&environment.source().join("folder"), &environment.path("work/out"));
+}
+
+#[test]
+#[cfg(unix)]
+fn names_that_are_no_text_come_back_and_are_shown_escaped() {
+    use std::os::unix::ffi::OsStrExt;
+    let environment = TestEnvironment::with_repository();
+    let names = [
+        &b"line\nbreak"[..],
+        b"bad\xff\xfebytes",
+        b"\x1b[31mred",
+        "r\u{202e}txt".as_bytes(),
+        b"back\\slash",
+    ];
+    for name in names {
+        environment.write(OsStr::from_bytes(name), "content");
+    }
+    environment.backup();
+    let run = environment.run(["ls", "latest"]).success();
+    let run = run
+        .shows(r"line\nbreak")
+        .shows(r"bad\xff\xfebytes")
+        .shows(r"\x1b[31mred")
+        .shows(r"back\\slash");
+    assert!(!run.stdout_bytes().contains(&0x1b));
+    let document = environment.run(["ls", "latest", "--json"]).success().document();
+    let nodes = document["nodes"].as_array().unwrap();
+    let bad = nodes.iter().find(|node| node["name"].as_str().unwrap().starts_with("bad")).unwrap();
+    assert!(bad["path_base64"].is_string());
+    assert!(nodes.iter().any(|node| node["name"] == "line\nbreak"));
+    environment.run(["restore", "latest", "--target", "out", "-v"]).success();
+    let restored =
+        environment.path("work/out").join(environment.source().strip_prefix("/").unwrap());
+    assert_same_tree(&environment.source(), &restored);
+}
+
+#[test]
+fn without_a_target_nothing_happens() {
+    TestEnvironment::new().run(["restore", "latest"]).code(2).complains("no target was given");
+}
+
+#[test]
+fn a_dry_run_shows_the_plan_and_writes_nothing() {
+    let environment = TestEnvironment::with_snapshot();
+    let run = environment.run(["restore", "latest", "-t", "out", "--dry-run"]).success();
+    run.shows("restored  ").shows("a.txt").shows("dry run: nothing was written");
+    assert!(!environment.path("work/out").exists());
+}
+
+#[test]
+fn programs_get_a_summary_whose_fields_are_documented() {
+    let environment = TestEnvironment::with_snapshot();
+    let run = environment.run(["restore", "latest", "-t", "out", "--json", "-v"]).success();
+    assert_eq!(run.message("summary")["files_restored"], 3);
+    schema::check_messages("restore", &run.messages());
+    let run = environment.run(["restore", "latest", "-t", "out", "--json"]).success();
+    assert_eq!(run.message("summary")["files_unchanged"], 3);
+}
+
+#[test]
+fn existing_files_are_treated_as_asked() {
+    let environment = TestEnvironment::with_snapshot();
+    let selector = format!("latest:{}", environment.source().display());
+    std::fs::create_dir(environment.path("work/out")).unwrap();
+    let file = environment.path("work/out/a.txt");
+    let extra = environment.path("work/out/extra.txt");
+    std::fs::write(&extra, "extra").unwrap();
+    std::fs::write(&file, "mine").unwrap();
+    environment.run(["restore", selector.as_str(), "-t", "out", "--overwrite", "never"]).success();
+    assert_eq!(std::fs::read(&file).unwrap(), b"mine");
+    environment
+        .run(["restore", selector.as_str(), "-t", "out", "--overwrite", "if-newer"])
+        .success();
+    assert_eq!(std::fs::read(&file).unwrap(), b"mine");
+    environment.run(["restore", selector.as_str(), "-t", "out", "--overwrite", "always"]).success();
+    assert_eq!(std::fs::read(&file).unwrap(), b"first file\n");
+    assert!(extra.exists());
+    environment
+        .run(["restore", selector.as_str(), "-t", "out", "--delete"])
+        .success()
+        .shows("1 deleted");
+    assert!(!extra.exists());
+    environment
+        .run(["restore", selector.as_str(), "-t", "out", "--overwrite", "sometimes"])
+        .code(2);
+}
+
+#[test]
+fn only_what_is_included_and_not_excluded_is_restored() {
+    let environment = TestEnvironment::with_snapshot();
+    let selector = format!("latest:{}", environment.source().display());
+    environment.run(["restore", selector.as_str(), "-t", "in", "-i", "*.txt"]).success();
+    assert!(environment.path("work/in/folder/b.txt").exists());
+    assert!(!environment.path("work/in/folder/deeper/c.bin").exists());
+    environment.run(["restore", selector.as_str(), "-t", "out", "--iexclude", "*.BIN"]).success();
+    assert!(environment.path("work/out/a.txt").exists());
+    assert!(!environment.path("work/out/folder/deeper/c.bin").exists());
+}
+
+#[test]
+fn a_snapshot_or_path_that_does_not_exist_is_named() {
+    let environment = TestEnvironment::with_snapshot();
+    environment
+        .run(["restore", "latest~5", "-t", "out"])
+        .code(1)
+        .complains("no snapshot matches 'latest~5'");
+    environment
+        .run(["restore", "latest:/no/such", "-t", "out"])
+        .code(1)
+        .complains("'/no/such' is not in the snapshot");
+    environment.run(["restore", ":/x", "-t", "out"]).code(2);
+}
