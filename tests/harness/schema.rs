@@ -13,7 +13,9 @@ pub(crate) fn documented(command: &str, message: &str) -> BTreeSet<String> {
         let title = line.strip_prefix("## ")?;
         Some(title.split(", ").any(|name| name.trim_matches('`') == command))
     };
-    let heading_3 = |line: &str| Some(line.strip_prefix("### ")?.trim_matches('`') == message);
+    let heading_3 = |line: &str| {
+        Some(line.strip_prefix("### ")?.trim_matches('`') == message.trim_matches('`'))
+    };
     let (mut in_command, mut in_message) = (false, false);
     let mut fields = BTreeSet::new();
     for line in PAGE.lines() {

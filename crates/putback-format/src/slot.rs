@@ -306,10 +306,9 @@ pub fn import(text: &str) -> Result<(RepositoryId, KeyRing), Error> {
                 other => other,
             })
             .collect();
-        if typed.len() < 5 || typed[..2] != *format!("{:02}", number + 1).as_bytes() {
-            return Err(wrong());
-        }
-        let (content, check) = typed[2..].split_at(typed.len() - 4);
+        let number_shown = format!("{:02}", number + 1);
+        let Some(rest) = typed.strip_prefix(number_shown.as_bytes()) else { return Err(wrong()) };
+        let Some((content, check)) = rest.split_last_chunk::<2>() else { return Err(wrong()) };
         if line_check(number, content).as_bytes() != check {
             return Err(wrong());
         }
@@ -449,6 +448,12 @@ mod tests {
             assert_eq!(keys.masters[&1].as_bytes(), &[2; 32]);
             assert_eq!(keys.masters[&2].as_bytes(), &[3; 32]);
         }
+        let mut many = keys();
+        for epoch in 3..=EPOCHS_MAX as u32 {
+            many.insert(epoch, MasterKey::from_bytes([epoch as u8; 32])).unwrap();
+        }
+        let (_, read) = import(&export(repository, &many)).unwrap();
+        assert_eq!(read.masters.len(), EPOCHS_MAX);
         let mut lines: Vec<String> = text.lines().map(String::from).collect();
         let slip = lines[4].replacen(|c: char| c.is_ascii_alphabetic(), "7", 1);
         lines[4] = if slip == lines[4] { lines[4].replacen('0', "7", 2) } else { slip };

@@ -511,11 +511,15 @@ impl Workshop<'_> {
             None => self.read_entry(&found, reader, frame),
         };
         match entry {
-            Ok(entry) => {
+            Ok(mut entry) => {
                 let action = match previous {
                     None => Action::New,
                     // Read only because its times could not vouch for it.
-                    Some(previous) if is_same_file(&previous, &entry) => Action::Unchanged,
+                    Some(previous) if is_same_file(&previous, &entry) => {
+                        // With the mark gone the tree would be another, and nothing has changed.
+                        entry.volatile |= run.options.skip_if_unchanged && previous.volatile;
+                        Action::Unchanged
+                    }
                     Some(_) => Action::Modified,
                 };
                 let bytes = data_bytes(&entry);
@@ -553,6 +557,11 @@ impl Workshop<'_> {
         };
         let mut file = found.open()?;
         let mut before = found.stat;
+        let opened = platform::stat_file(&file)?;
+        if opened.kind != FileKind::File {
+            // Something else took its name since the walk; a pipe would never end.
+            return Err(std::io::Error::from(std::io::ErrorKind::NotFound).into());
+        }
         let mut is_second = false;
         let (content, after) = loop {
             let content = reader.read_file(&file, &before, frame, self.assembly, &advanced)?;

@@ -35,6 +35,10 @@ mod item;
 mod metadata;
 mod plan;
 mod select;
+#[cfg(test)]
+mod speed;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod walk;
 mod write;

@@ -1136,9 +1136,9 @@ mod tests {
         check(&bytes, 0, std::slice::from_ref(&(BLOCK..2 * BLOCK)));
         bytes[2 * BLOCK] = 1;
         check(&bytes, 0, std::slice::from_ref(&(BLOCK..3 * BLOCK)));
-        // Blocks are those of the file: here the first ends after 96 bytes.
+        // Blocks are those of the file: here the first ends after 96 bytes. Parts of blocks are written.
         let offset = BLOCK as u64 - 96;
-        check(&bytes, offset, std::slice::from_ref(&(96..96 + 2 * BLOCK)));
+        check(&bytes, offset, &[0..96 + 2 * BLOCK, 96 + 3 * BLOCK..4 * BLOCK]);
         check(&[], 5, &[]);
     }
 }

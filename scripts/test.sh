@@ -1,0 +1,28 @@
+#!/bin/sh
+# Everything that must hold before a change is taken: format, lints, tests, documentation.
+#
+#     ./scripts/test.sh
+#
+# Needs a Rust toolchain. What else is missing (a C compiler, rustfmt, clippy) is installed. Tests run under
+# cargo-nextest where it is installed, and under cargo's own runner otherwise.
+set -eu
+cd "$(dirname "$0")/.."
+. scripts/tools.sh
+need_rust
+need_compiler
+need_component rustfmt cargo-fmt
+need_component clippy cargo-clippy
+
+run() { printf '\n$ %s\n' "$*"; "$@"; }
+
+run cargo fmt --all --check
+run cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+if command -v cargo-nextest > /dev/null; then
+    run cargo nextest run --locked --workspace --all-features
+else
+    run cargo test --locked --workspace --all-features --lib --bins --tests
+fi
+run cargo test --locked --workspace --all-features --doc
+run env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --all-features --no-deps --document-private-items
+
+printf '\nall checks passed\n'
