@@ -1,5 +1,7 @@
 //! Speed of each stage between a file and a pack: `cargo bench -p putback-format`.
 
+#![expect(clippy::unwrap_used, reason = "a measurement that cannot run has nothing better to do")]
+
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};

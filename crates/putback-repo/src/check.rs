@@ -410,10 +410,10 @@ impl Checker<'_> {
                 path.extend_from_slice(&entry.name);
                 match &entry.kind {
                     EntryKind::Directory { .. } => {
-                        self.check_directory(snapshot, &entry, path, visited)?
+                        self.check_directory(snapshot, &entry, path, visited)?;
                     }
                     EntryKind::File { content, .. } => {
-                        self.check_content(snapshot, content, path, visited)?
+                        self.check_content(snapshot, content, path, visited)?;
                     }
                     _ => {}
                 }
@@ -453,7 +453,7 @@ impl Checker<'_> {
             }
             match self.repository.read_list_page(page, depth) {
                 Ok(refs) if depth > 1 => {
-                    self.check_lists(snapshot, &refs, depth - 1, path, visited)?
+                    self.check_lists(snapshot, &refs, depth - 1, path, visited)?;
                 }
                 Ok(refs) => self.check_chunks(snapshot, &refs, path)?,
                 Err(error) => {
@@ -539,8 +539,7 @@ impl Checker<'_> {
                 .collect();
             workers
                 .into_iter()
-                .map(|worker| worker.join().unwrap_or(Err(Error::WorkerFailed)))
-                .collect::<Result<()>>()
+                .try_for_each(|worker| worker.join().unwrap_or(Err(Error::WorkerFailed)))
         })
     }
 
@@ -735,7 +734,7 @@ impl Checker<'_> {
                 path.extend_from_slice(&entry.name);
                 match &entry.kind {
                     EntryKind::Directory { .. } => {
-                        self.find_hurt(snapshot, &entry, path, bad, visited, hurts)?
+                        self.find_hurt(snapshot, &entry, path, bad, visited, hurts)?;
                     }
                     EntryKind::File { content, .. } => {
                         for chunk in self.repository.read_chunks(content).unwrap_or_default() {

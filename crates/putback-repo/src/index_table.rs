@@ -434,7 +434,7 @@ pub(crate) fn write_sorted(
     mut entries: Vec<TableEntry>,
     packs: Vec<PackRecord>,
 ) -> io::Result<Table> {
-    entries.sort_unstable_by(|a, b| (a.id, a.pack).cmp(&(b.id, b.pack)));
+    entries.sort_unstable_by_key(|entry| (entry.id, entry.pack));
     let mut writer = TableWriter::new(file);
     for entry in &entries {
         writer.push(entry)?;

@@ -357,7 +357,8 @@ pub(crate) fn read_slots(
                 return Err(error.into());
             }
             Err(_) => {
-                warnings.push(format!("password slot {} is damaged and so is its copy", id.short()))
+                warnings
+                    .push(format!("password slot {} is damaged and so is its copy", id.short()));
             }
         }
     }

@@ -27,7 +27,10 @@ const CACHE_BYTES: usize = 24 << 20;
 
 /// Frames kept for the next single blob, the oldest use first.
 #[derive(Default)]
-pub(crate) struct FrameCache(Mutex<Vec<(PackId, u32, Arc<Vec<u8>>)>>);
+pub(crate) struct FrameCache(Mutex<Vec<CachedFrame>>);
+
+/// Pack, number, plain bytes.
+type CachedFrame = (PackId, u32, Arc<Vec<u8>>);
 
 impl FrameCache {
     fn get(&self, pack: &PackId, frame: u32) -> Option<Arc<Vec<u8>>> {
@@ -109,7 +112,7 @@ impl FrameReader {
             for next in &rest[1..] {
                 match range(next) {
                     Some((from, to)) if from <= end + gap && to - start <= REQUEST_BYTES => {
-                        end = to
+                        end = to;
                     }
                     _ => break,
                 }

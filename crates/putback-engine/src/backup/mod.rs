@@ -307,7 +307,7 @@ fn conclude(
             if run.options.dry_run {
                 run.backup.flush()?;
             } else if !report.is_unchanged {
-                report.snapshot = Some(run.commit(root, true)?.id);
+                report.snapshot = Some(run.commit(*root, true)?.id);
             }
         }
         Outcome::Interrupted { checkpoint } => {

@@ -48,7 +48,7 @@ pub(crate) enum Outcome {
     /// All of it.
     Complete {
         /// The directory `/`.
-        root: Entry,
+        root: Box<Entry>,
     },
     /// Somebody asked to stop.
     Interrupted {
@@ -307,7 +307,7 @@ impl Walk<'_> {
                 }
                 let root = self.workshop.assembly.take_root();
                 let root = root.ok_or(Error::Repository(putback_repo::Error::WorkerFailed))?;
-                return Ok(Outcome::Complete { root });
+                return Ok(Outcome::Complete { root: Box::new(root) });
             };
             self.step(step)?;
             if self.checkpointed.elapsed() >= run.options.checkpoint_interval {

@@ -70,7 +70,7 @@ pub(crate) fn store_stream(
     if run.options.cancel.is_cancelled() {
         return Ok(Outcome::Interrupted { checkpoint: None });
     }
-    Ok(Outcome::Complete { root: entry })
+    Ok(Outcome::Complete { root: Box::new(entry) })
 }
 
 /// An entry that stands for nothing on this machine but belongs to whoever runs the backup.

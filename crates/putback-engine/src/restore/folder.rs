@@ -73,7 +73,7 @@ impl<H: Holder> OpenHandles<H> {
 pub(super) struct Folder {
     /// Absolute path in the snapshot; empty for `/`.
     pub(super) path: Vec<u8>,
-    parent: Option<Arc<Folder>>,
+    parent: Option<Arc<Self>>,
     /// None: left as it is.
     metadata: Option<Metadata>,
     /// Whether metadata is set. A directory that is only passed through may stay untouched.
