@@ -13,7 +13,7 @@
 //! 5. Write the snapshot within [`COMMIT_WINDOW`] of the beginning of step 4.
 //! 6. Read it back, look again; only then is the backup a success.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +31,7 @@ use crate::index_table::PackRecord;
 use crate::pack_writer::{FrameWriter, PackWriter, Written};
 use crate::reader::FrameReader;
 use crate::snapshots::StoredSnapshot;
+use crate::state::Seen;
 use crate::{Repository, clock, layout};
 
 /// Longest time from the check to the snapshot. Prune waits much longer before it deletes.
@@ -96,6 +97,29 @@ impl Repository {
         if self.index().is_loaded() { Ok(()) } else { self.load_index() }
     }
 
+    /// As [`Repository::load_index`], and packs that are not there any more are avoided too. Where a listing
+    /// costs a round trip, only marks and tombstones tell.
+    fn load_index_for_writing(&self) -> Result<()> {
+        self.load_index()?;
+        if self.store().capabilities().is_remote {
+            return Ok(());
+        }
+        let listed: BTreeSet<PackId> = self
+            .store()
+            .list(layout::PACKS)?
+            .iter()
+            .filter_map(|info| info.path.name().parse().ok())
+            .collect();
+        let packs = self.index().packs();
+        let lost: Vec<PackId> =
+            packs.into_iter().map(|(_, id)| id).filter(|id| !listed.contains(id)).collect();
+        for id in &lost {
+            self.warn(format!("pack {id} is lost; what this backup needs of it is stored again"));
+        }
+        self.index().avoid(lost);
+        Ok(())
+    }
+
     fn load_segments(&self) -> Result<()> {
         let listed = self.list_segments()?;
         self.index().load(&listed, |id| self.read_segment(id))
@@ -118,7 +142,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::load_index`].
     pub fn begin_backup(&self, level: Option<i32>, workers: usize) -> Result<Backup> {
-        self.load_index()?;
+        self.load_index_for_writing()?;
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
         let writer = PackWriter::new(self, level, workers, false)?;
@@ -135,7 +159,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::load_index`].
     pub fn begin_dry_run(&self, level: Option<i32>, workers: usize) -> Result<Backup> {
-        self.load_index()?;
+        self.load_index_for_writing()?;
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
         let writer = PackWriter::new(self, level, workers, true)?;
@@ -151,7 +175,8 @@ impl Repository {
         let known: BTreeSet<PackId> = self.index().packs().into_iter().map(|(_, id)| id).collect();
         let mut packs = Vec::new();
         for id in journal {
-            if known.contains(&id) || self.index().is_tombstoned(&id) {
+            // One that is marked will go, and what it holds is stored again.
+            if known.contains(&id) || self.index().is_avoided(&id) {
                 continue;
             }
             match self.read_pack_end(&id) {
@@ -254,7 +279,6 @@ impl Backup {
     pub fn commit(&self, draft: SnapshotDraft) -> Result<StoredSnapshot> {
         self.writer.flush()?;
         let repository = &self.repository;
-        let mut snapshot = self.complete(draft)?;
         for _ in 0..ATTEMPTS {
             let started = clock::since_boot();
             // Where all clocks are one and can jump, a lock keeps prune's last steps away.
@@ -264,6 +288,9 @@ impl Backup {
                 self.rescue(&endangered)?;
                 continue;
             }
+            // Until the snapshot is there nobody else on this machine takes its number.
+            let _numbering = repository.state().lock()?;
+            let mut snapshot = self.complete(draft.clone())?;
             snapshot.statistics.bytes_stored = self.writer.written().stored_bytes;
             let object = repository.seal(ObjectKind::Snapshot, &snapshot.encode())?;
             let id = SnapshotId::of_stored(&object);
@@ -285,9 +312,8 @@ impl Backup {
                     source: None,
                 });
             }
-            let mut seen = repository.state().seen();
-            seen.sequences.insert(snapshot.writer, snapshot.sequence);
-            repository.state().set_seen(&seen)?;
+            let sequences = BTreeMap::from([(snapshot.writer, snapshot.sequence)]);
+            repository.state().note_seen(&Seen { sequences, ..Seen::default() })?;
             self.save_index();
             return Ok(StoredSnapshot { id, snapshot });
         }
@@ -347,15 +373,14 @@ impl Backup {
         Ok(snapshot)
     }
 
-    /// Needed packs that are marked, tombstoned or no longer indexed. Marks are listed first: a pack that is
-    /// marked later is safe for as long as prune's grace period, which is longer than the window.
+    /// Needed packs that are marked, tombstoned, lost or no longer indexed. Marks are listed first: a pack that
+    /// is marked later is safe for as long as prune's grace period, which is longer than the window.
     fn endangered_packs(&self) -> Result<Vec<PackId>> {
         let needed = self.remember_needed();
-        self.repository.load_index()?;
-        let marked = self.repository.marks()?.packs;
-        let indexed: BTreeSet<PackId> =
-            self.repository.index().packs().into_iter().map(|(_, id)| id).collect();
-        Ok(needed.into_iter().filter(|id| marked.contains(id) || !indexed.contains(id)).collect())
+        self.repository.load_index_for_writing()?;
+        let index = self.repository.index();
+        let indexed: BTreeSet<PackId> = index.packs().into_iter().map(|(_, id)| id).collect();
+        Ok(needed.into_iter().filter(|id| index.is_avoided(id) || !indexed.contains(id)).collect())
     }
 
     /// Stores anew what the packs hold and no safe pack does.
@@ -388,9 +413,16 @@ impl Backup {
                 Ok(())
             })?;
             writer.flush()?;
-            self.needed.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         }
-        self.writer.flush()
+        self.writer.flush()?;
+        // What they held is needed from other packs now; else they would endanger every further attempt.
+        let index = self.repository.index();
+        let mut needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in packs {
+            needed.remove(id);
+            index.release(id);
+        }
+        Ok(())
     }
 
     /// Ends the run.

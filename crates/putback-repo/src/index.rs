@@ -29,6 +29,9 @@ use crate::index_table::{self, PackRecord, Table, TableEntry, entries_of};
 const BATCH_ENTRIES: usize = 1 << 20;
 /// A table is merged with the one before unless that is this many times larger.
 const TIER_FACTOR: u64 = 4;
+/// Tables of up to this many entries, 48 MiB, are read through before they are used: that takes a few
+/// milliseconds. Damage in larger ones is noticed when a look-up meets it.
+const VERIFIED_ENTRIES: u64 = 1 << 20;
 /// Claims are spread over this many locks.
 const SHARDS: usize = 64;
 
@@ -205,7 +208,10 @@ impl Index {
         if state.tables.is_empty()
             && let Some(directory) = &self.directory
         {
-            *state = self.open_tables(directory).unwrap_or_default();
+            *state = self.open_tables(directory).unwrap_or_else(|| {
+                discard(directory);
+                State::default()
+            });
         }
         // A covered segment that is gone may have named packs that are gone: start again.
         if !state.covered.is_subset(listed) {
@@ -217,17 +223,20 @@ impl Index {
             return Ok(());
         }
         let mut tables = Vec::new();
+        let mut tombstones = Vec::new();
         let mut gather = Gather { entries: Vec::new(), packs: Vec::new() };
-        for id in missing {
-            let segment = read(&id)?;
-            state.tombstoned.extend(segment.tombstones);
+        for id in &missing {
+            let segment = read(id)?;
+            tombstones.extend(segment.tombstones);
             for pack in &segment.packs {
                 self.gather(&mut gather, &mut tables, pack)?;
             }
-            state.covered.insert(id);
         }
         self.end_batch(&mut gather, &mut tables)?;
+        // All at once: a segment that cannot be read must not leave others covered that no table holds.
         state.tables.extend(tables.into_iter().map(Arc::new));
+        state.tombstoned.extend(tombstones);
+        state.covered.extend(missing);
         self.compact(&mut state)?;
         self.is_loaded.store(true, Ordering::Release);
         Ok(())
@@ -302,8 +311,11 @@ impl Index {
         let mut state = State::default();
         for name in &manifest.tables {
             let file = File::open(directory.join(name)).ok()?;
-            let table = Table::open(file).map(OpenTable::new).ok()?;
-            state.tables.push(Arc::new(table));
+            let table = Table::open(file).ok()?;
+            if table.entries() <= VERIFIED_ENTRIES {
+                table.verify().ok()?;
+            }
+            state.tables.push(Arc::new(OpenTable::new(table)));
         }
         state.covered = manifest.covered;
         state.tombstoned = manifest.tombstones.into_iter().collect();
@@ -376,7 +388,14 @@ impl Index {
                         });
                     is_done
                 })
-                .map_err(self.local_error())?;
+                .map_err(|error| {
+                    if let (io::ErrorKind::InvalidData, Some(directory)) =
+                        (error.kind(), &self.directory)
+                    {
+                        discard(directory);
+                    }
+                    self.local_error()(error)
+                })?;
             if is_done {
                 break;
             }
@@ -425,9 +444,16 @@ impl Index {
         state.marked = marked.collect();
     }
 
-    /// Whether a pack with this id is tombstoned.
-    pub(crate) fn is_tombstoned(&self, pack: &PackId) -> bool {
-        self.state().tombstoned.contains(pack)
+    /// Adds packs that writers must not rely on, until [`Index::set_marked`].
+    pub(crate) fn avoid(&self, packs: Vec<PackId>) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.marked.extend(packs);
+    }
+
+    /// Whether writers must not rely on a pack with this id.
+    pub(crate) fn is_avoided(&self, pack: &PackId) -> bool {
+        let state = self.state();
+        state.marked.contains(pack) || state.tombstoned.contains(pack)
     }
 
     /// Whether writers may rely on the blob; notes its pack as needed if so.
@@ -520,6 +546,15 @@ impl Index {
         needed
     }
 
+    /// Forgets that a pack is needed: what it held is stored elsewhere.
+    pub(crate) fn release(&self, pack: &PackId) {
+        for open in &self.state().tables {
+            for number in (0..open.ids().len()).filter(|number| open.ids()[*number] == *pack) {
+                open.needed[number / 64].fetch_and(!(1 << (number % 64)), Ordering::Relaxed);
+            }
+        }
+    }
+
     /// Forgets which packs are needed, before a new run.
     pub(crate) fn reset_needed(&self) {
         for open in &self.state().tables {
@@ -580,6 +615,18 @@ fn table_name(packs: &[PackId], entries: u64) -> String {
         hasher.update(pack.as_bytes());
     }
     format!("table-{}", &hasher.finalize().to_hex()[..32])
+}
+
+/// Deletes tables that cannot be used, so that the next run makes new ones. Who has them open keeps them.
+fn discard(directory: &Path) {
+    // Manifest first: without it no table counts. What cannot be deleted is found damaged again.
+    let _ = fs_err::remove_file(directory.join(MANIFEST));
+    let Ok(entries) = fs_err::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with("table-") {
+            let _ = fs_err::remove_file(entry.path());
+        }
+    }
 }
 
 fn lock_directory(directory: &Path) -> Result<File> {

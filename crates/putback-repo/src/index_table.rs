@@ -308,6 +308,12 @@ impl Table {
         PackRecord::decode(&bytes).ok_or_else(torn)
     }
 
+    /// Reads all blocks. Costs a pass over the file.
+    pub(crate) fn verify(&self) -> io::Result<()> {
+        let mut buffer = [0; BLOCK_BYTES];
+        (0..self.fences.len()).try_for_each(|block| self.read_block(block, &mut buffer).map(drop))
+    }
+
     /// All entries in order.
     pub(crate) fn iter(&self) -> io::Result<TableIter> {
         let mut file = self.file.try_clone()?;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::keys::SlotOwner;
 use crate::reader::FrameCache;
-use crate::state::State;
+use crate::state::{Seen, State};
 use crate::{Inner, LocalDirectories, Repository, clock, layout, read_verified, write_object};
 
 /// A full pack, unless `init` says otherwise.
@@ -295,7 +295,7 @@ impl Repository {
 
     /// A store that shows an older configuration than it did has been rolled back.
     fn note_generation(&self) -> Result<()> {
-        let mut seen = self.state().seen();
+        let seen = self.state().seen();
         let generation = self.config().generation;
         if generation < seen.generation {
             self.warn(format!(
@@ -303,8 +303,8 @@ impl Repository {
                 seen.generation
             ));
         } else if generation > seen.generation {
-            seen.generation = generation;
-            self.state().set_seen(&seen)?;
+            let _lock = self.state().lock()?;
+            self.state().note_seen(&Seen { generation, ..Seen::default() })?;
         }
         Ok(())
     }

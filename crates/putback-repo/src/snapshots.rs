@@ -160,7 +160,8 @@ impl Repository {
             let highest = seen.sequences.entry(writer).or_default();
             *highest = (*highest).max(sequence);
         }
-        self.state().set_seen(&seen)
+        let _lock = self.state().lock()?;
+        self.state().note_seen(&seen)
     }
 
     /// The snapshots that the filter means, oldest first. Checkpoints that a later complete snapshot of the

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use putback_format::id::{PackId, RepositoryId, SlotId, WriterId};
 
@@ -17,10 +17,13 @@ const WRITER: &str = "writer";
 const SEEN: &str = "seen";
 const JOURNAL: &str = "journal";
 const SLOT: &str = "slot";
+const LOCK: &str = "lock";
 
 /// The state directory of one repository.
 pub(crate) struct State {
     directory: Option<PathBuf>,
+    /// What the files would hold where there is no directory.
+    memory: Mutex<BTreeMap<String, String>>,
     journal: Mutex<Option<fs_err::File>>,
 }
 
@@ -33,35 +36,70 @@ pub(crate) struct Seen {
     pub(crate) sequences: BTreeMap<WriterId, u64>,
 }
 
+impl Seen {
+    /// Whether `other` has seen more.
+    pub(crate) fn lacks(&self, other: &Self) -> bool {
+        let known = |writer| self.sequences.get(writer).copied().unwrap_or_default();
+        other.generation > self.generation
+            || other.sequences.iter().any(|(writer, sequence)| *sequence > known(writer))
+    }
+}
+
 impl State {
     /// The state of a repository below `parent`, if that is given.
     pub(crate) fn new(parent: Option<&Path>, repository: RepositoryId) -> Self {
-        Self {
-            directory: parent.map(|parent| parent.join(repository.to_string())),
-            journal: Mutex::new(None),
-        }
+        let directory = parent.map(|parent| parent.join(repository.to_string()));
+        Self { directory, memory: Mutex::default(), journal: Mutex::new(None) }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        // Each change is one insertion.
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read(&self, name: &str) -> Option<String> {
-        fs_err::read_to_string(self.directory.as_ref()?.join(name)).ok()
+        match &self.directory {
+            Some(directory) => fs_err::read_to_string(directory.join(name)).ok(),
+            None => self.memory().get(name).cloned(),
+        }
+    }
+
+    /// Keeps other programs that use this directory away until it is dropped. Held for moments only, and never
+    /// while a lock of the store is waited for.
+    pub(crate) fn lock(&self) -> Result<Option<std::fs::File>> {
+        let Some(directory) = &self.directory else { return Ok(None) };
+        let path = directory.join(LOCK);
+        let lock = || {
+            fs_err::create_dir_all(directory)?;
+            let file =
+                std::fs::File::options().create(true).truncate(false).write(true).open(&path)?;
+            file.lock()?;
+            Ok(file)
+        };
+        lock().map(Some).map_err(Error::local(&path))
     }
 
     /// Replaces a file so that a crash leaves the old or the new one.
     fn write(&self, name: &str, text: &str) -> Result<()> {
-        let Some(directory) = &self.directory else { return Ok(()) };
+        let Some(directory) = &self.directory else {
+            self.memory().insert(name.to_owned(), text.to_owned());
+            return Ok(());
+        };
         let path = directory.join(name);
-        let temporary = directory.join(format!("{name}.{}", std::process::id()));
         let write = || {
             fs_err::create_dir_all(directory)?;
-            let mut file = fs_err::File::create(&temporary)?;
+            // A name of its own: other threads may write the same file.
+            let mut file = tempfile::NamedTempFile::with_prefix_in(format!("{name}."), directory)?;
             file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs_err::rename(&temporary, &path)
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            Ok(())
         };
         write().map_err(Error::local(&path))
     }
 
     /// This machine's writer id; a new one is drawn where there is none.
+    /// Call it with the lock held, or two programs would draw two.
     pub(crate) fn writer(&self) -> Result<WriterId> {
         if let Some(id) = self.read(WRITER).and_then(|text| text.trim().parse().ok()) {
             return Ok(id);
@@ -91,9 +129,16 @@ impl State {
         seen
     }
 
-    /// Notes what this run saw.
-    pub(crate) fn set_seen(&self, seen: &Seen) -> Result<()> {
-        if *seen == self.seen() {
+    /// Notes what this run saw, beside what others have noted meanwhile. Call it with the lock held.
+    pub(crate) fn note_seen(&self, news: &Seen) -> Result<()> {
+        let before = self.seen();
+        let mut seen = before.clone();
+        seen.generation = seen.generation.max(news.generation);
+        for (writer, sequence) in &news.sequences {
+            let highest = seen.sequences.entry(*writer).or_default();
+            *highest = (*highest).max(*sequence);
+        }
+        if seen == before {
             return Ok(());
         }
         let mut text = format!("generation {}\n", seen.generation);
@@ -163,8 +208,10 @@ mod tests {
         let writer = state().writer().unwrap();
         assert_eq!(state().writer().unwrap(), writer);
         let seen = Seen { generation: 3, sequences: BTreeMap::from([(writer, 17)]) };
-        state().set_seen(&seen).unwrap();
+        state().note_seen(&seen).unwrap();
         assert_eq!(state().seen(), seen);
+        state().note_seen(&Seen { generation: 2, ..Seen::default() }).unwrap();
+        assert_eq!(state().seen(), seen, "what was seen is not unseen");
         let packs = [PackId::from_bytes([2; 32]), PackId::from_bytes([3; 32])];
         let journal = state();
         packs.iter().for_each(|pack| journal.journal_pack(pack).unwrap());
@@ -174,11 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn without_a_directory_nothing_is_kept_and_nothing_fails() {
-        let state = State::new(None, RepositoryId::from_bytes([1; 16]));
-        assert_ne!(state.writer().unwrap(), state.writer().unwrap());
-        state.journal_pack(&PackId::from_bytes([2; 32])).unwrap();
-        state.set_seen(&Seen::default()).unwrap();
-        assert!(state.journal().is_empty());
+    fn without_a_directory_everything_lasts_for_one_run() {
+        let state = || State::new(None, RepositoryId::from_bytes([1; 16]));
+        let run = state();
+        let writer = run.writer().unwrap();
+        assert_eq!(run.writer().unwrap(), writer);
+        assert_ne!(state().writer().unwrap(), writer);
+        let seen = Seen { generation: 3, sequences: BTreeMap::from([(writer, 17)]) };
+        run.note_seen(&seen).unwrap();
+        assert_eq!((run.seen(), state().seen()), (seen, Seen::default()));
+        run.journal_pack(&PackId::from_bytes([2; 32])).unwrap();
+        assert!(run.journal().is_empty());
     }
 }
