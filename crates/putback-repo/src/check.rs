@@ -27,7 +27,8 @@ use crate::index_table::PackRecord;
 use crate::observe::{Amount, Cancel, Event, Observer, Phase};
 use crate::open::list_configs;
 use crate::reader::open_frame;
-use crate::snapshots::StoredSnapshot;
+use crate::snapshots::{StoredSnapshot, missing_numbers};
+use crate::state::Seen;
 use crate::{Repository, layout, read_verified};
 
 /// Damages that are listed one by one; further ones are counted.
@@ -122,6 +123,8 @@ impl BadFrames {
 
 struct Checker<'a> {
     repository: Repository,
+    /// What earlier runs on this machine saw.
+    seen: Seen,
     options: &'a CheckOptions,
     observer: &'a dyn Observer,
     report: Mutex<CheckReport>,
@@ -147,6 +150,7 @@ impl Repository {
     pub fn check(&self, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
         let checker = Checker {
             repository: self.with_fresh_index(),
+            seen: self.state().seen(),
             options,
             observer,
             report: Mutex::default(),
@@ -202,6 +206,7 @@ impl Checker<'_> {
     fn check_small_objects(&self) -> Result<()> {
         let repository = &self.repository;
         let store = repository.store().as_ref();
+        self.list(layout::CONFIG, |name| layout::parse_config(name).is_some())?;
         for (generation, _, path) in list_configs(store)? {
             let config = repository.read_sealed(ObjectKind::Config, &path).and_then(|payload| {
                 putback_format::config::Config::decode(&payload)
@@ -252,6 +257,7 @@ impl Checker<'_> {
                 self.damage(&info.path, describe(&error));
             }
         }
+        self.list("", |name| name == layout::README_NAME)?;
         match store.read_all(&layout::readme(), 1 << 16) {
             Ok(text) if text == layout::README.as_bytes() => {}
             Ok(_) => self.damage(layout::README_NAME, "it is not the text that putback writes"),
@@ -342,12 +348,34 @@ impl Checker<'_> {
                 packs.push((number, id, record.size));
             }
         }
+        let unreferenced: Vec<_> =
+            listed.into_iter().filter(|(id, _)| !indexed.contains(id)).collect();
+        if self.options.read == ReadData::All {
+            for (id, info) in &unreferenced {
+                self.check_unreferenced(id, info)?;
+            }
+        }
         let mut report = self.report();
         report.packs = indexed.len() as u64;
         report.blobs = self.repository.index().size().0;
-        report.unreferenced_packs =
-            listed.keys().filter(|id| !indexed.contains(*id)).count() as u64;
+        report.unreferenced_packs = unreferenced.len() as u64;
         Ok(packs)
+    }
+
+    /// No snapshot needs it, but a later run may take it over by its name: its bytes must be those of the name.
+    fn check_unreferenced(&self, id: &PackId, info: &ObjectInfo) -> Result<()> {
+        if self.options.cancel.is_cancelled() {
+            return Ok(());
+        }
+        match self.repository.read_pack_end(id) {
+            Ok(_) => Ok(()),
+            // Prune may have taken it since it was listed.
+            Err(Error::Store(error)) if error.is_not_found() => Ok(()),
+            Err(error) => {
+                self.damage(&info.path, describe(&error));
+                Ok(())
+            }
+        }
     }
 
     fn read_snapshots(&self) -> Result<Vec<StoredSnapshot>> {
@@ -359,7 +387,13 @@ impl Checker<'_> {
                 Err(error) => self.damage(&info.path, describe(&error)),
             }
         }
-        self.report().snapshots = snapshots.len() as u64;
+        // A mark that cannot be read is a damage already.
+        let marks = self.repository.marks().unwrap_or_default();
+        let missing = missing_numbers(&snapshots, &marks, &self.seen);
+        let mut report = self.report();
+        report.warnings.extend(missing);
+        report.snapshots = snapshots.len() as u64;
+        drop(report);
         // The newest first: what it lacks matters most.
         snapshots.sort_by_key(|stored| std::cmp::Reverse(stored.snapshot.time));
         Ok(snapshots)

@@ -5,6 +5,7 @@ use putback_format::key::KeyRing;
 use putback_format::limits::SLOTS_MAX;
 use putback_format::slot::{self, KdfCost, Slot};
 use putback_format::tree::Timestamp;
+use putback_store::LockMode;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
@@ -138,7 +139,8 @@ impl Repository {
         cost: KdfCost,
         owner: &SlotOwner,
     ) -> Result<SlotId> {
-        let taken = read_slots(self.store().as_ref(), &mut Vec::new())?.len();
+        let _lock = self.store().lock(LockMode::Exclusive)?;
+        let taken = self.complete_slots()?.len();
         if taken >= SLOTS_MAX {
             return Err(Error::NoFreeSlot { limit: SLOTS_MAX });
         }
@@ -146,6 +148,24 @@ impl Repository {
         let id = SlotId::of_stored(&bytes);
         self.write_slot(&id, &bytes)?;
         Ok(id)
+    }
+
+    /// All slots that can be read. Where a run that broke has left one of the two copies of a slot, the other is
+    /// written: each slot is there or not. Only under a lock: else another machine may just be removing it.
+    fn complete_slots(&self) -> Result<Vec<(SlotId, Vec<u8>)>> {
+        let store = self.store();
+        let slots = read_slots(store.as_ref(), &mut Vec::new())?;
+        if store.capabilities().is_consistent {
+            for (id, bytes) in &slots {
+                let path = layout::slot(id);
+                for path in [layout::copy(&path), path] {
+                    if store.stat(&path).is_err_and(|error| error.is_not_found()) {
+                        self.write_object(&path, bytes)?;
+                    }
+                }
+            }
+        }
+        Ok(slots)
     }
 
     fn write_slot(&self, id: &SlotId, bytes: &[u8]) -> Result<()> {
@@ -161,8 +181,13 @@ impl Repository {
     /// - [`Error::LastSlot`]: it is the only one.
     /// - [`Error::NoSlot`]: there is no such slot.
     pub fn remove_slot(&self, id: &SlotId) -> Result<()> {
+        let _lock = self.store().lock(LockMode::Exclusive)?;
+        self.remove_slot_locked(id)
+    }
+
+    fn remove_slot_locked(&self, id: &SlotId) -> Result<()> {
         let store = self.store();
-        let slots = read_slots(store.as_ref(), &mut Vec::new())?;
+        let slots = self.complete_slots()?;
         let Some((_, bytes)) = slots.iter().find(|(slot, _)| slot == id) else {
             return Err(Error::NoSlot { selector: id.to_string() });
         };
@@ -199,8 +224,9 @@ impl Repository {
         };
         let bytes = owner.seal_slot(password, cost, self.id(), self.keys())?;
         let new = SlotId::of_stored(&bytes);
+        let _lock = self.store().lock(LockMode::Exclusive)?;
         self.write_slot(&new, &bytes)?;
-        self.remove_slot(&old)?;
+        self.remove_slot_locked(&old)?;
         self.state().set_last_slot(&new);
         Ok(new)
     }

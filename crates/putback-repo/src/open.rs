@@ -139,30 +139,35 @@ impl Repository {
             .map_err(Error::encode("a configuration"))?;
 
         store.create(&layout::FOLDERS)?;
-        let _lock = store.lock(LockMode::Exclusive)?;
-        if !list_configs(store.as_ref())?.is_empty() {
+        let lock = store.lock(LockMode::Exclusive)?;
+        if !list_configs(store.as_ref())?.is_empty() || holds_backups(store.as_ref())? {
             return Err(Error::RepositoryExists { location });
+        }
+        if lock.is_some() {
+            remove_leftovers(store.as_ref())?;
         }
         let slot_id = SlotId::of_stored(&slot);
         let config_id = ConfigId::of_stored(&object);
-        let objects = [(layout::slot(&slot_id), &slot), (layout::config(1, &config_id), &object)];
-        // The slot comes first: a repository that shows has a key.
+        let slot_path = layout::slot(&slot_id);
+        let config_path = layout::config(1, &config_id);
+        // The configuration comes last: a repository that shows is whole, and without one there is none.
+        let objects = [
+            (slot_path.clone(), slot.as_slice()),
+            (layout::copy(&slot_path), &slot),
+            (layout::copy(&config_path), &object),
+            (layout::readme(), layout::README.as_bytes()),
+            (config_path, &object),
+        ];
         for (path, bytes) in &objects {
             write_object(store.as_ref(), path, bytes)?;
         }
-        for (path, bytes) in &objects {
-            write_object(store.as_ref(), &layout::copy(path), bytes)?;
-        }
-        write_object(store.as_ref(), &layout::readme(), layout::README.as_bytes())?;
 
         // Where locks do not reach, another `init` may have done the same: one of the two gives way.
         let configs = list_configs(store.as_ref())?;
         if configs.iter().any(|(_, id, _)| *id < config_id) {
-            for (path, _) in &objects {
-                for path in [path.clone(), layout::copy(path)] {
-                    let info = store.stat(&path)?;
-                    store.delete(&[info])?;
-                }
+            for (path, _) in objects.iter().rev().filter(|(path, _)| *path != layout::readme()) {
+                let info = store.stat(path)?;
+                store.delete(&[info])?;
             }
             return Err(Error::RepositoryExists { location });
         }
@@ -182,12 +187,11 @@ impl Repository {
         directories: &LocalDirectories,
     ) -> Result<Self> {
         let location = store.describe();
-        let configs = list_configs(store.as_ref())?;
         let mut warnings = Vec::new();
-        let mut slots = read_slots(store.as_ref(), &mut warnings)?;
-        if slots.is_empty() && configs.is_empty() {
+        if list_configs(store.as_ref())?.is_empty() && !holds_backups(store.as_ref())? {
             return Err(Error::NoRepository { location });
         }
+        let mut slots = read_slots(store.as_ref(), &mut warnings)?;
         let mut unreadable = None;
         // The slot that opened last time comes first: each try costs what Argon2id costs.
         slots.sort_by_key(|(id, bytes)| {
@@ -202,7 +206,16 @@ impl Repository {
             });
             match opened {
                 Ok((repository, keys)) => {
-                    let config = read_config(store.as_ref(), repository, &keys, &mut warnings)?;
+                    let config = match read_config(store.as_ref(), repository, &keys, &mut warnings)
+                    {
+                        Ok(config) => config,
+                        // A slot that an `init` left which did not come to its end: another one may fit.
+                        Err(error @ Error::TwoRepositories { .. }) => {
+                            unreadable = Some(error);
+                            continue;
+                        }
+                        Err(error) => return Err(error),
+                    };
                     let opened = Self::assemble(store, keys, config, Some(*id), directories)?;
                     opened.state().set_last_slot(id);
                     warnings.into_iter().for_each(|warning| opened.warn(warning));
@@ -234,7 +247,7 @@ impl Repository {
     ) -> Result<Self> {
         let (repository, keys) =
             slot::import(text).map_err(|error| Error::object("the exported key", error))?;
-        if list_configs(store.as_ref())?.is_empty() {
+        if list_configs(store.as_ref())?.is_empty() && !holds_backups(store.as_ref())? {
             return Err(Error::NoRepository { location: store.describe() });
         }
         let mut warnings = Vec::new();
@@ -308,6 +321,32 @@ impl Repository {
         }
         Ok(())
     }
+}
+
+/// Whether anything is there that a backup leaves, so that a missing configuration is a damage.
+fn holds_backups(store: &dyn Store) -> Result<bool> {
+    for folder in [layout::SNAPSHOTS, layout::INDEX, layout::PACKS, layout::MARKS] {
+        match store.list(folder) {
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(false),
+            listed => {
+                if !listed?.is_empty() {
+                    return Ok(true);
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Removes what an `init` that did not come to its end has left: keys of a repository that never was.
+fn remove_leftovers(store: &dyn Store) -> Result<()> {
+    for folder in [layout::KEYS, layout::COPIES] {
+        let left = store.list(folder)?;
+        if !left.is_empty() {
+            store.delete(&left)?;
+        }
+    }
+    Ok(())
 }
 
 /// Configurations by name: generation, hash and path, oldest first.

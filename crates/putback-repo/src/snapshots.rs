@@ -10,6 +10,7 @@ use putback_format::snapshot::Snapshot;
 use crate::Repository;
 use crate::error::{Error, Result};
 use crate::layout;
+use crate::state::Seen;
 
 /// A snapshot with its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +105,29 @@ impl Repository {
 
     /// All snapshots that are not forgotten, oldest first, checkpoints among them. One that cannot be read is a warning.
     pub(crate) fn all_snapshots(&self) -> Result<Vec<StoredSnapshot>> {
+        // Before the listing: what others on this machine note meanwhile need not be listed yet.
+        let seen = self.state().seen();
+        let (mut snapshots, mut marks) = self.read_snapshots()?;
+        let mut missing = missing_numbers(&snapshots, &marks, &seen);
+        if !missing.is_empty() {
+            // A listing that was under way while others wrote is no evidence.
+            (snapshots, marks) = self.read_snapshots()?;
+            missing = missing_numbers(&snapshots, &marks, &seen);
+        }
+        missing.into_iter().for_each(|message| self.warn(message));
+        let mut news = Seen::default();
+        for StoredSnapshot { snapshot, .. } in &snapshots {
+            let highest = news.sequences.entry(snapshot.writer).or_default();
+            *highest = (*highest).max(snapshot.sequence);
+        }
+        if seen.lacks(&news) {
+            let _lock = self.state().lock()?;
+            self.state().note_seen(&news)?;
+        }
+        Ok(snapshots)
+    }
+
+    fn read_snapshots(&self) -> Result<(Vec<StoredSnapshot>, Marks)> {
         let marks = self.marks()?;
         let mut snapshots = Vec::new();
         for id in self.list_snapshot_ids()? {
@@ -126,42 +150,7 @@ impl Repository {
             }
         }
         snapshots.sort_by_key(|stored| (stored.snapshot.time, stored.id));
-        self.note_sequences(&snapshots, &marks)?;
-        Ok(snapshots)
-    }
-
-    /// Reports snapshots that were seen before, here or by another writer, and that the storage no longer shows.
-    fn note_sequences(&self, snapshots: &[StoredSnapshot], marks: &Marks) -> Result<()> {
-        let mut shown: BTreeMap<WriterId, u64> = BTreeMap::new();
-        let mut named: BTreeMap<WriterId, u64> = BTreeMap::new();
-        for StoredSnapshot { snapshot, .. } in snapshots {
-            let highest = shown.entry(snapshot.writer).or_default();
-            *highest = (*highest).max(snapshot.sequence);
-            for (writer, sequence) in &snapshot.seen {
-                let highest = named.entry(*writer).or_default();
-                *highest = (*highest).max(*sequence);
-            }
-        }
-        let mut seen = self.state().seen();
-        for (writer, sequence) in &seen.sequences {
-            let highest = named.entry(*writer).or_default();
-            *highest = (*highest).max(*sequence);
-        }
-        for (writer, sequence) in named {
-            let highest = shown.get(&writer).copied().unwrap_or_default();
-            if sequence > highest && !marks.forgotten_sequences.contains(&(writer, sequence)) {
-                self.warn(format!(
-                    "snapshot number {sequence} of writer {} was seen before and is gone, and no forget record explains it: the storage lost it or was rolled back",
-                    writer.short()
-                ));
-            }
-        }
-        for (writer, sequence) in shown {
-            let highest = seen.sequences.entry(writer).or_default();
-            *highest = (*highest).max(sequence);
-        }
-        let _lock = self.state().lock()?;
-        self.state().note_seen(&seen)
+        Ok((snapshots, marks))
     }
 
     /// The snapshots that the filter means, oldest first. Checkpoints that a later complete snapshot of the
@@ -221,4 +210,52 @@ impl Repository {
             _ => Err(Error::Ambiguous { selector: selector.to_owned(), candidates: matching }),
         }
     }
+}
+
+/// Says which snapshots are missing: those that this machine or another writer has seen, and those between
+/// others of the same writer, which numbers its snapshots from 1 without gaps. A forget record explains one.
+pub(crate) fn missing_numbers(
+    snapshots: &[StoredSnapshot],
+    marks: &Marks,
+    seen: &Seen,
+) -> Vec<String> {
+    let mut explained: BTreeMap<WriterId, BTreeSet<u64>> = BTreeMap::new();
+    for (writer, sequence) in &marks.forgotten_sequences {
+        explained.entry(*writer).or_default().insert(*sequence);
+    }
+    let mut highest = seen.sequences.clone();
+    let mut note = |writer, sequence: u64| {
+        let known = highest.entry(writer).or_default();
+        *known = sequence.max(*known);
+    };
+    for StoredSnapshot { snapshot, .. } in snapshots {
+        explained.entry(snapshot.writer).or_default().insert(snapshot.sequence);
+        note(snapshot.writer, snapshot.sequence);
+        snapshot.seen.iter().for_each(|(writer, sequence)| note(*writer, *sequence));
+    }
+    let mut messages = Vec::new();
+    for (writer, highest) in highest {
+        let present = explained.get(&writer).into_iter().flatten().copied();
+        let mut next = 1;
+        for sequence in
+            present.filter(|sequence| *sequence <= highest).chain([highest.saturating_add(1)])
+        {
+            if sequence > next {
+                let what = match sequence - 1 {
+                    last if last == next => {
+                        format!("snapshot number {next} of writer {} is", writer.short())
+                    }
+                    last => format!(
+                        "snapshots number {next} to {last} of writer {} are",
+                        writer.short()
+                    ),
+                };
+                messages.push(format!(
+                    "{what} gone, and no forget record explains it: the storage lost something or was rolled back"
+                ));
+            }
+            next = sequence.saturating_add(1);
+        }
+    }
+    messages
 }

@@ -1,0 +1,295 @@
+//! Whatever other machines do between the begin of a backup and its end, its snapshot can be read.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use putback_format::id::PackId;
+use putback_format::key::BlobKind;
+use putback_format::mark::MarkKind;
+use putback_format::segment::Segment;
+use putback_repo::{Error, Repository, StoredSnapshot};
+use putback_store::memory::MemoryStore;
+use putback_store::testing::Call;
+use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
+use putback_store::{
+    Capabilities, Error as StoreError, Lock, LockMode, ObjectInfo, ObjectPath, Space, Store, Upload,
+};
+
+use crate::support::*;
+
+/// Does something just before marks are listed for the k-th time.
+struct Interfering {
+    inner: MemoryStore,
+    listings: AtomicU64,
+    at: u64,
+    act: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Store for Interfering {
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+    fn create(&self, folders: &[&str]) -> Result<(), StoreError> {
+        self.inner.create(folders)
+    }
+    fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
+        if folder == "marks" && self.listings.fetch_add(1, Ordering::SeqCst) + 1 == self.at {
+            (self.act)();
+        }
+        self.inner.list(folder)
+    }
+    fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
+        self.inner.stat(path)
+    }
+    fn read(
+        &self,
+        path: &ObjectPath,
+        range: Range<u64>,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), StoreError> {
+        self.inner.read(path, range, buffer)
+    }
+    fn read_all(&self, path: &ObjectPath, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
+        self.inner.read_all(path, bytes_max)
+    }
+    fn write(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, StoreError> {
+        self.inner.write(path, bytes)
+    }
+    fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, StoreError> {
+        self.inner.upload(folder)
+    }
+    fn delete(&self, objects: &[ObjectInfo]) -> Result<(), StoreError> {
+        self.inner.delete(objects)
+    }
+    fn space(&self) -> Result<Option<Space>, StoreError> {
+        self.inner.space()
+    }
+    fn lock(&self, mode: LockMode) -> Result<Option<Box<dyn Lock>>, StoreError> {
+        self.inner.lock(mode)
+    }
+}
+
+fn sample() -> Files {
+    let mut files = files([("short", &b"inline"[..])]);
+    files.insert("folder/random".to_owned(), noise(1, 40_000));
+    files.insert(LONG.to_owned(), noise(2, 1100 * 36));
+    files
+}
+
+fn mark(repository: &Repository, store: &MemoryStore, packs: &[PackId]) {
+    let mut packs = packs.to_vec();
+    packs.sort();
+    write_mark(repository, store, MarkKind::Packs(packs));
+}
+
+/// The last steps of a prune: tombstones, then the packs go.
+fn remove(repository: &Repository, store: &MemoryStore, packs: &[PackId]) {
+    let mut tombstones = packs.to_vec();
+    tombstones.sort();
+    write_segment(repository, store, &Segment { tombstones, ..Segment::default() });
+    for pack in packs {
+        delete(store, &format!("packs/{pack}").parse().unwrap());
+    }
+}
+
+fn with_snapshot() -> (Repository, MemoryStore, String, Vec<PackId>) {
+    let (repository, store, key) = repository();
+    back_up(&repository, &sample()).unwrap();
+    let packs = packs(&store);
+    assert_eq!(packs.len(), 2);
+    (repository, store, key, packs)
+}
+
+/// Asserts that the snapshot needs none of these packs.
+#[track_caller]
+fn assert_independent(
+    repository: &Repository,
+    store: &MemoryStore,
+    key: &str,
+    stored: &StoredSnapshot,
+    gone: &[PackId],
+) {
+    remove(repository, store, gone);
+    assert_holds(store, key, stored, &sample());
+}
+
+#[test]
+fn a_mark_that_appears_at_any_moment_of_a_backup_never_takes_data_from_it() {
+    let mut at = 1;
+    loop {
+        let (repository, store, key, marked) = with_snapshot();
+        let act = {
+            let (repository, store, marked) = (repository.clone(), store.clone(), marked.clone());
+            move || mark(&repository, &store, &marked)
+        };
+        let layer =
+            Interfering { inner: store.clone(), listings: 0.into(), at, act: Box::new(act) };
+        let layer = Arc::new(layer);
+        let open = Repository::open_with_exported_key(
+            Arc::clone(&layer) as Arc<dyn Store>,
+            &key,
+            &Default::default(),
+        );
+        let stored = back_up(&open.unwrap(), &sample()).unwrap();
+        if layer.listings.load(Ordering::SeqCst) < at {
+            break;
+        }
+        assert_independent(&repository, &store, &key, &stored, &marked);
+        at += 1;
+    }
+    assert!(at > 3, "marks were listed {at} times only");
+}
+
+#[test]
+fn a_mark_between_the_last_blob_and_the_commit_has_its_blobs_stored_anew() {
+    let (repository, store, key, marked) = with_snapshot();
+    for chosen in [&marked[..1], &marked[1..], &marked[..]] {
+        let store = store.fork();
+        let writer = open(store.clone(), &key);
+        let backup = writer.begin_backup(None, 1).unwrap();
+        let root = put_tree(&backup, &sample()).unwrap();
+        mark(&repository, &store, chosen);
+        let stored = backup.commit(draft(root)).unwrap();
+        backup.finish().unwrap();
+        assert_independent(&repository, &store, &key, &stored, chosen);
+    }
+}
+
+#[test]
+fn a_checkpoint_and_the_snapshot_after_it_both_survive_a_mark_between_them() {
+    let (repository, store, key, marked) = with_snapshot();
+    let writer = open(store.clone(), &key);
+    let backup = writer.begin_backup(None, 1).unwrap();
+    let root = put_tree(&backup, &sample()).unwrap();
+    let checkpoint = putback_repo::SnapshotDraft { complete: false, ..draft(root.clone()) };
+    backup.commit(checkpoint).unwrap();
+    mark(&repository, &store, &marked);
+    let stored = backup.commit(draft(root)).unwrap();
+    backup.finish().unwrap();
+    assert_independent(&repository, &store, &key, &stored, &marked);
+}
+
+#[test]
+fn packs_that_are_marked_when_a_backup_begins_are_not_reused() {
+    let (repository, store, key, marked) = with_snapshot();
+    mark(&repository, &store, &marked);
+    let writer = open(store.clone(), &key);
+    let backup = writer.begin_backup(None, 1).unwrap();
+    let root = put_tree(&backup, &sample()).unwrap();
+    assert!(backup.written().blobs > 0);
+    let stored = backup.commit(draft(root)).unwrap();
+    backup.finish().unwrap();
+    let fresh: BTreeSet<_> =
+        packs(&store).into_iter().filter(|pack| !marked.contains(pack)).collect();
+    assert_eq!(fresh.len(), 2);
+    assert_independent(&repository, &store, &key, &stored, &marked);
+    assert_clean_but_for_lost_snapshot(&store, &key);
+}
+
+/// The first snapshot was not copied by anybody, since no prune ran: only it is hurt.
+fn assert_clean_but_for_lost_snapshot(store: &MemoryStore, key: &str) {
+    let repository = open(store.clone(), key);
+    let report = check(&repository);
+    assert_eq!(report.damages, [], "the blobs of the first snapshot are those of the second");
+}
+
+#[test]
+fn tombstoned_packs_are_invisible_to_readers_and_writers() {
+    let (repository, store, key, gone) = with_snapshot();
+    let mut tombstones = gone.clone();
+    tombstones.sort();
+    write_segment(&repository, &store, &Segment { tombstones, ..Segment::default() });
+    let reader = open(store.clone(), &key);
+    reader.load_index().unwrap();
+    assert_eq!(reader.index().packs(), []);
+    let blob = reader.id_keys().blob_id(BlobKind::Data, &noise(1, 40_000)[..4096]);
+    assert!(matches!(reader.read_data_blob(&blob), Err(Error::BlobUnknown { .. })));
+    let stored = back_up(&reader, &sample()).unwrap();
+    for pack in &gone {
+        delete(&store, &format!("packs/{pack}").parse().unwrap());
+    }
+    assert_holds(&store, &key, &stored, &sample());
+    assert_clean(&reader);
+}
+
+#[test]
+fn a_pack_that_is_lost_before_a_backup_is_stored_again() {
+    let (_, store, key, lost) = with_snapshot();
+    for pack in &lost {
+        let store = store.fork();
+        delete(&store, &format!("packs/{pack}").parse().unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let writer = open_with(store.clone(), &key, &directories(folder.path()));
+        let stored = back_up(&writer, &sample()).unwrap();
+        assert_holds(&store, &key, &stored, &sample());
+    }
+}
+
+#[test]
+fn a_pack_that_is_lost_during_a_backup_never_leaves_a_snapshot_that_cannot_be_read() {
+    let (repository, store, key, lost) = with_snapshot();
+    for (pack, has_tombstone) in lost.iter().flat_map(|pack| [(pack, false), (pack, true)]) {
+        let store = store.fork();
+        let writer = open(store.clone(), &key);
+        let before = store.list("snapshots").unwrap();
+        let backup = writer.begin_backup(None, 1).unwrap();
+        let root = put_tree(&backup, &sample()).unwrap();
+        if has_tombstone {
+            remove(&repository, &store, &[*pack]);
+        } else {
+            delete(&store, &format!("packs/{pack}").parse().unwrap());
+        }
+        match backup.commit(draft(root)) {
+            Ok(stored) => assert_holds(&store, &key, &stored, &sample()),
+            Err(_) => assert_eq!(store.list("snapshots").unwrap(), before),
+        }
+        drop(backup);
+        let stored = back_up(&open(store.clone(), &key), &sample()).unwrap();
+        assert_holds(&store, &key, &stored, &sample());
+    }
+}
+
+#[test]
+fn packs_of_a_run_that_broke_before_its_segment_are_taken_over() {
+    let (_, store, key) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
+    let writer = open_with(faulty.clone(), &key, &directories(folder.path()));
+    faulty.plant(Fault::before(Calls::Only(Call::Write), 1));
+    back_up(&writer, &sample()).unwrap_err();
+    assert_eq!((packs(&store).len(), store.list("index").unwrap().len()), (2, 0));
+
+    let again = open_with(store.clone(), &key, &directories(folder.path()));
+    let backup = again.begin_backup(None, 1).unwrap();
+    assert_eq!(backup.adopted_packs(), 2);
+    let root = put_tree(&backup, &sample()).unwrap();
+    let stored = backup.commit(draft(root)).unwrap();
+    assert_eq!(backup.finish().unwrap().blobs, 0);
+    assert_holds(&store, &key, &stored, &sample());
+    assert_clean(&again);
+}
+
+#[test]
+fn a_pack_of_a_broken_run_that_came_under_a_mark_is_not_taken_over() {
+    let (repository, store, key) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
+    let writer = open_with(faulty.clone(), &key, &directories(folder.path()));
+    faulty.plant(Fault::before(Calls::Only(Call::Write), 1));
+    back_up(&writer, &sample()).unwrap_err();
+    let marked = packs(&store);
+    mark(&repository, &store, &marked);
+
+    let again = open_with(store.clone(), &key, &directories(folder.path()));
+    let backup = again.begin_backup(None, 1).unwrap();
+    assert_eq!(backup.adopted_packs(), 0);
+    let root = put_tree(&backup, &sample()).unwrap();
+    let stored = backup.commit(draft(root)).unwrap();
+    backup.finish().unwrap();
+    assert_independent(&repository, &store, &key, &stored, &marked);
+}

@@ -1,0 +1,12 @@
+//! A repository on stores in memory that fail, are damaged, or change under its hands.
+//!
+//! One binary, since linking once per file is slow. `support` makes repositories and trees by hand,
+//! so that nothing but the repository is under test.
+
+mod commit;
+mod damage;
+mod faults;
+mod index;
+
+mod rollback;
+mod support;

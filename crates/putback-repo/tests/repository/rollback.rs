@@ -1,0 +1,104 @@
+//! A storage that drops snapshots or shows an old state is found out.
+
+use putback_format::mark::{ForgottenSnapshot, MarkKind};
+use putback_repo::{Repository, StoredSnapshot};
+use putback_store::Store;
+use putback_store::memory::MemoryStore;
+
+use crate::support::*;
+
+fn back_up_number(repository: &Repository, number: u64) -> StoredSnapshot {
+    let mut files = Files::new();
+    files.insert("file".to_owned(), noise(number, 200));
+    back_up(repository, &files).unwrap()
+}
+
+fn hide(store: &MemoryStore, stored: &StoredSnapshot) {
+    delete(store, &format!("snapshots/{}", stored.id).parse().unwrap());
+}
+
+fn forget(repository: &Repository, store: &dyn Store, stored: &StoredSnapshot) {
+    let record = ForgottenSnapshot {
+        snapshot: stored.id,
+        writer: stored.snapshot.writer,
+        sequence: stored.snapshot.sequence,
+    };
+    write_mark(repository, store, MarkKind::Forget(vec![record]));
+}
+
+/// The warnings of a listing.
+fn warnings(repository: &Repository) -> Vec<String> {
+    repository.snapshots(&Default::default()).unwrap();
+    repository.take_warnings()
+}
+
+#[track_caller]
+fn assert_warns(repository: &Repository, words: &str) {
+    let warnings = warnings(repository);
+    assert!(matches!(warnings.as_slice(), [one] if one.contains(words)), "{words}: {warnings:?}");
+    let report = check(repository);
+    assert!(report.warnings.iter().any(|warning| warning.contains(words)), "{:?}", report.warnings);
+}
+
+#[test]
+fn a_hidden_snapshot_is_missed_until_a_forget_record_explains_it() {
+    let (made, store, key) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open_with(store.clone(), &key, &directories(folder.path()));
+    let stored: Vec<_> = (1..=3).map(|number| back_up_number(&writer, number)).collect();
+    assert_eq!(warnings(&writer), [""; 0]);
+    for (number, hidden) in stored.iter().enumerate() {
+        let store = store.fork();
+        hide(&store, hidden);
+        let reader = || open_with(store.clone(), &key, &directories(folder.path()));
+        assert_warns(&reader(), &format!("snapshot number {} of writer", number + 1));
+        forget(&made, &store, hidden);
+        assert_eq!(warnings(&reader()), [""; 0]);
+        assert_clean(&reader());
+    }
+}
+
+#[test]
+fn another_machine_misses_what_other_snapshots_tell_of() {
+    let (_, store, key) = repository();
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [first, second] = [0, 1].map(|machine| {
+        let directories = directories(folders[machine].path());
+        open_with(store.clone(), &key, &directories)
+    });
+    let hidden = back_up_number(&first, 1);
+    // The second machine lists before it backs up, as a backup does, and so its snapshot names the first.
+    assert_eq!(warnings(&second), [""; 0]);
+    back_up_number(&second, 2);
+    hide(&store, &hidden);
+    assert_warns(&open(store, &key), "snapshot number 1 of writer");
+}
+
+#[test]
+fn an_old_copy_of_the_storage_is_noticed_by_who_saw_the_new_one() {
+    let (made, store, key) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let open = |store: &MemoryStore| open_with(store.clone(), &key, &directories(folder.path()));
+    back_up_number(&open(&store), 1);
+    let old = store.fork();
+    let newer: Vec<_> = (2..=3).map(|number| back_up_number(&open(&store), number)).collect();
+    assert_warns(&open(&old), "snapshots number 2 to 3 of writer");
+    newer.iter().for_each(|stored| forget(&made, &old, stored));
+    assert_eq!(warnings(&open(&old)), [""; 0]);
+    // The next snapshot takes a number that nobody has seen.
+    let next = back_up_number(&open(&old), 4);
+    assert_eq!(next.snapshot.sequence, 4);
+    assert_eq!(warnings(&open(&old)), [""; 0]);
+}
+
+#[test]
+fn an_older_configuration_is_noticed_by_who_saw_the_newer_one() {
+    let (made, store, key) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let old = store.fork();
+    write_config(&made, &store, 2);
+    let open = |store: &MemoryStore| open_with(store.clone(), &key, &directories(folder.path()));
+    assert_eq!(open(&store).take_warnings(), [""; 0]);
+    let warnings = open(&old).take_warnings();
+    assert!(matches!(warnings.as_slice(), [one] if one.contains("generation 1")), "{warnings:?}");
+}
