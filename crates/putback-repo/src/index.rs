@@ -24,6 +24,7 @@ use putback_format::segment::{Segment, SegmentPack};
 
 use crate::error::{Error, Result};
 use crate::index_table::{self, PackRecord, Table, TableEntry, entries_of};
+use crate::local::create_private_directories;
 
 /// Entries that are sorted in memory at once while tables are built: 48 MiB.
 const BATCH_ENTRIES: usize = 1 << 20;
@@ -630,7 +631,7 @@ fn discard(directory: &Path) {
 }
 
 fn lock_directory(directory: &Path) -> Result<File> {
-    fs_err::create_dir_all(directory).map_err(Error::local(directory))?;
+    create_private_directories(directory).map_err(Error::local(directory))?;
     let path = directory.join("lock");
     let file = File::options()
         .create(true)

@@ -18,13 +18,14 @@ use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
 
 use putback_format::compress::Codec;
 use putback_format::id::{BlobId, PackId};
 use putback_format::key::BlobKind;
 use putback_format::pack::FrameEntry;
 use putback_format::segment::SegmentPack;
+
+use crate::local::{read_exact_at, write_all_at};
 
 const BLOCK_BYTES: usize = 4096;
 const ENTRY_BYTES: usize = 48;
@@ -202,7 +203,7 @@ impl Table {
         let length = file.metadata()?.len();
         let footer_offset = length.checked_sub(FOOTER_BYTES as u64).ok_or_else(torn)?;
         let mut footer = [0; FOOTER_BYTES];
-        file.read_exact_at(&mut footer, footer_offset)?;
+        read_exact_at(&file, &mut footer, footer_offset)?;
         let (body, crc) = footer.split_at(FOOTER_BYTES - 4);
         if body[..8] != MAGIC || crc32fast::hash(body).to_le_bytes() != crc {
             return Err(torn());
@@ -220,14 +221,14 @@ impl Table {
             return Err(torn());
         }
         let mut bytes = vec![0; (blocks * 8) as usize];
-        file.read_exact_at(&mut bytes, fences_offset)?;
+        read_exact_at(&file, &mut bytes, fences_offset)?;
         if crc32fast::hash(&bytes) != fences_crc {
             return Err(torn());
         }
         let (fences, _) = bytes.as_chunks::<8>();
         let fences = fences.iter().map(|fence| u64::from_le_bytes(*fence)).collect();
         let mut bytes = vec![0; packs as usize * DIRECTORY_BYTES];
-        file.read_exact_at(&mut bytes, directory_offset)?;
+        read_exact_at(&file, &mut bytes, directory_offset)?;
         if crc32fast::hash(&bytes) != directory_crc {
             return Err(torn());
         }
@@ -250,7 +251,7 @@ impl Table {
     }
 
     fn read_block(&self, block: usize, buffer: &mut [u8; BLOCK_BYTES]) -> io::Result<usize> {
-        self.file.read_exact_at(buffer, (block * BLOCK_BYTES) as u64)?;
+        read_exact_at(&self.file, buffer, (block * BLOCK_BYTES) as u64)?;
         if crc32fast::hash(&buffer[4..]) != u32_at(buffer, 0) {
             return Err(torn());
         }
@@ -295,13 +296,13 @@ impl Table {
         }
         let mut row = [0; DIRECTORY_BYTES];
         let at = self.directory_offset + u64::from(number) * DIRECTORY_BYTES as u64;
-        self.file.read_exact_at(&mut row, at)?;
+        read_exact_at(&self.file, &mut row, at)?;
         let length = u32_at(&row, 40) as usize;
         if length > 64 << 20 {
             return Err(torn());
         }
         let mut bytes = vec![0; length];
-        self.file.read_exact_at(&mut bytes, u64::from_le_bytes(array(&row[32..40])))?;
+        read_exact_at(&self.file, &mut bytes, u64::from_le_bytes(array(&row[32..40])))?;
         if crc32fast::hash(&bytes) != u32_at(&row, 44) {
             return Err(torn());
         }
@@ -429,7 +430,7 @@ impl TableWriter {
         footer.extend_from_slice(&crc32fast::hash(&footer).to_le_bytes());
         self.out.write_all(&footer)?;
         let file = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.write_all_at(&directory, directory_offset)?;
+        write_all_at(&file, &directory, directory_offset)?;
         Ok(file)
     }
 }
@@ -579,10 +580,10 @@ mod tests {
     fn a_flipped_or_missing_byte_is_an_error_and_never_a_wrong_answer() {
         let good = table(0..1000, 2);
         let mut bytes = vec![0; good.file.metadata().unwrap().len() as usize];
-        good.file.read_exact_at(&mut bytes, 0).unwrap();
+        read_exact_at(&good.file, &mut bytes, 0).unwrap();
         let open = |bytes: &[u8]| {
             let file = tempfile::tempfile().unwrap();
-            file.write_all_at(bytes, 0).unwrap();
+            write_all_at(&file, bytes, 0).unwrap();
             let table = Table::open(file)?;
             for number in 0..1000 {
                 let mut found = 0;

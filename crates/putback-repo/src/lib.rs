@@ -12,6 +12,7 @@ pub mod index;
 mod index_table;
 mod keys;
 mod layout;
+mod local;
 pub mod observe;
 mod open;
 pub mod pack_writer;

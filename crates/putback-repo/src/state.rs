@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use putback_format::id::{PackId, RepositoryId, SlotId, WriterId};
 
 use crate::error::{Error, Result};
+use crate::local::create_private_directories;
 
 const WRITER: &str = "writer";
 const SEEN: &str = "seen";
@@ -70,7 +71,7 @@ impl State {
         let Some(directory) = &self.directory else { return Ok(None) };
         let path = directory.join(LOCK);
         let lock = || {
-            fs_err::create_dir_all(directory)?;
+            create_private_directories(directory)?;
             let file =
                 std::fs::File::options().create(true).truncate(false).write(true).open(&path)?;
             file.lock()?;
@@ -87,7 +88,7 @@ impl State {
         };
         let path = directory.join(name);
         let write = || {
-            fs_err::create_dir_all(directory)?;
+            create_private_directories(directory)?;
             // A name of its own: other threads may write the same file.
             let mut file = tempfile::NamedTempFile::with_prefix_in(format!("{name}."), directory)?;
             file.write_all(text.as_bytes())?;
@@ -174,7 +175,7 @@ impl State {
         let path = directory.join(JOURNAL);
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         if journal.is_none() {
-            fs_err::create_dir_all(directory).map_err(Error::local(directory))?;
+            create_private_directories(directory).map_err(Error::local(directory))?;
             let file = fs_err::OpenOptions::new().create(true).append(true).open(&path);
             *journal = Some(file.map_err(Error::local(&path))?);
         }

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::Args;
@@ -343,22 +343,34 @@ impl Choice {
     }
 }
 
+/// A command whose output is being read. It does not outlive the backup that it was started for.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After `wait` both are no more than a look at a status that is known.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Starts the command; its output is the source, its exit status the end of it.
 fn command_source(name: Vec<u8>, words: &[OsString]) -> anyhow::Result<Source> {
     let (program, arguments) =
         words.split_first().ok_or_else(|| Failure::usage("--command needs a command"))?;
     let shown = text::escaped(program.as_encoded_bytes());
-    let mut child = Command::new(program)
+    let child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| anyhow::Error::new(error).context(format!("cannot run {shown}")))?;
-    let reader: Box<dyn Read + Send> = match child.stdout.take() {
+    let mut child = Running(child);
+    let reader: Box<dyn Read + Send> = match child.0.stdout.take() {
         Some(stdout) => Box::new(stdout),
         None => Box::new(std::io::empty()),
     };
-    let finish = Box::new(move || match child.wait() {
+    let finish = Box::new(move || match child.0.wait() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{shown} failed: {status}")),
         Err(error) => Err(format!("cannot wait for {shown}: {error}")),

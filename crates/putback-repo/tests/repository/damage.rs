@@ -98,7 +98,7 @@ impl Fixture {
         };
         match case {
             Case::Flip { path, position, bit } => {
-                damage(path, &|bytes| bytes[*position] ^= 1 << bit)
+                damage(path, &|bytes| bytes[*position] ^= 1 << bit);
             }
             Case::Cut { path, length } => damage(path, &|bytes| bytes.truncate(*length)),
             Case::Extend { path } => damage(path, &|bytes| bytes.push(0)),
@@ -180,7 +180,7 @@ fn run(fixture: &Fixture, cases: &[Case]) {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(case) = cases.get(number) else { return };
-                    fixture.check(case, is_exhaustive() || number % RESTORE_EVERY == 0);
+                    fixture.check(case, is_exhaustive() || number.is_multiple_of(RESTORE_EVERY));
                 }
             });
         }

@@ -3,6 +3,8 @@
 //! One binary, since linking once per file is slow. `support` makes repositories and trees by hand,
 //! so that nothing but the repository is under test.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says why it fails by failing")]
+
 mod commit;
 mod damage;
 mod faults;
