@@ -7,5 +7,6 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cli;
+mod compatibility;
 mod harness;
 mod tidy;
