@@ -150,6 +150,28 @@ impl Progress {
     }
 }
 
+/// A batch that a worker has taken. The walk waits for all of them, also for one whose worker panics.
+struct Batch<'a> {
+    progress: &'a Progress,
+    is_finished: bool,
+}
+
+impl Batch<'_> {
+    fn finish(mut self) {
+        self.is_finished = true;
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.progress.fail(putback_repo::Error::WorkerFailed.into());
+        }
+        *guard(&self.progress.batches) -= 1;
+        self.progress.done.notify_all();
+    }
+}
+
 /// Contents of files that have more names than were met so far.
 #[derive(Default)]
 struct Links(Mutex<HashMap<Identity, (Entry, u64)>>);
@@ -466,7 +488,12 @@ impl Walk<'_> {
             return Ok(None);
         }
         let open: Vec<Arc<Node>> = self.stack.iter().map(|(node, _)| Arc::clone(node)).collect();
-        let Some(root) = self.workshop.assembly.provisional_root(&open)? else { return Ok(None) };
+        let root = match open.as_slice() {
+            // The walk has come to its end: what is missing are files that were waiting for a worker.
+            [] => self.workshop.assembly.take_root(),
+            open => self.workshop.assembly.provisional_root(open)?,
+        };
+        let Some(root) = root else { return Ok(None) };
         self.workshop.assembly.flush()?;
         let snapshot = run.commit(root, false)?.id;
         run.observer.event(Event::Checkpoint { snapshot });
@@ -477,9 +504,10 @@ impl Walk<'_> {
 impl Workshop<'_> {
     fn work(&self, number: usize, batches: &Receiver<Vec<Job>>) {
         let mut reader = ChunkReader::new(self.run.repository, &self.run.options.cancel);
-        for batch in batches {
+        for jobs in batches {
+            let batch = Batch { progress: &self.progress, is_finished: false };
             let mut frame = guard(&self.frames[number]);
-            for job in batch {
+            for job in jobs {
                 // After a failure the channel is only emptied, so that the walk does not wait for room.
                 if self.progress.has_failed.load(Ordering::Acquire) {
                     break;
@@ -488,8 +516,7 @@ impl Workshop<'_> {
                     .unwrap_or_else(|error| self.progress.fail(error));
             }
             drop(frame);
-            *guard(&self.progress.batches) -= 1;
-            self.progress.done.notify_all();
+            batch.finish();
         }
     }
 

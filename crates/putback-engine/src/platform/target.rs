@@ -7,7 +7,7 @@ use putback_format::tree::{Extent, Timestamp, Xattr};
 
 use super::system_target;
 
-/// Metadata to set. The order is fixed: owner, mode, extended attributes, times, flags. A change of owner clears
+/// Metadata to set. The order is fixed: owner, extended attributes, mode, times, flags. A change of owner clears
 /// set-user-id bits and capabilities, an immutable flag stops everything else.
 #[derive(Clone, Copy, Debug)]
 pub struct TargetMetadata<'a> {

@@ -516,13 +516,18 @@ fn apply(
     if !is_owner_set && !is_directory {
         mode &= !SET_ID_BITS;
     }
-    tell(MetadataStep::Mode, "the permissions", subject.set_mode(mode));
     if let Some(wanted) = metadata.xattrs {
+        if effective_uid() != 0 && !wanted.is_empty() {
+            // Only what its owner may write may have attributes set; what matters is whether that succeeds.
+            let _ = subject.set_mode(mode | 0o600);
+        }
         for (name, errno) in subject.set_xattrs(wanted) {
             let what = format!("extended attribute {}", String::from_utf8_lossy(&name));
             tell(MetadataStep::Xattrs, &what, Err(errno));
         }
     }
+    // After an ACL: its mask is part of the permissions.
+    tell(MetadataStep::Mode, "the permissions", subject.set_mode(mode));
     tell(MetadataStep::Times, "the times", subject.set_mtime(metadata.mtime));
     if metadata.flags != 0 {
         tell(MetadataStep::Flags, "the inode flags", subject.add_flags(metadata.flags));

@@ -13,9 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::platform::TargetDirectory;
 use crate::restore::metadata::{Before, Metadata};
 
-/// Directories that are open at the same time, besides one for each worker.
-pub(super) const FOLDERS_OPEN_MAX: usize = 256;
-
 /// A lock that a panic elsewhere does not spoil: what it guards is whole between any two statements.
 pub(super) fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -179,8 +176,8 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn new(root: Option<TargetDirectory>, base_length: usize) -> Self {
-        let open = OpenHandles::new(FOLDERS_OPEN_MAX);
+    pub(super) fn new(root: Option<TargetDirectory>, base_length: usize, open_max: usize) -> Self {
+        let open = OpenHandles::new(open_max);
         Self { root: root.map(Arc::new), base_length, open }
     }
 
@@ -309,7 +306,7 @@ mod tests {
             flags: 0,
             xattrs: Box::default(),
         };
-        let target = Target::new(None, 0);
+        let target = Target::new(None, 0, 8);
         let root = Folder::new(Vec::new(), None, None, false, false);
         let outer = Folder::new(b"/a".to_vec(), Some(&root), Some(metadata()), true, false);
         let inner = Folder::new(b"/a/b".to_vec(), Some(&outer), Some(metadata()), true, false);

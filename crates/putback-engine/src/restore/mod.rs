@@ -24,9 +24,8 @@
 //! * After an interruption, restoring again goes on where it stopped: what is there is compared, and kept.
 //!
 //! Memory: at most three windows are alive (one planned, one waiting, the end of one being carried out), each of
-//! at most [`plan::WINDOW_PIECES_MAX`] chunks of 64 bytes, [`plan::WINDOW_ENTRIES_MAX`] entries of about 600 bytes
-//! and [`plan::WINDOW_BYTES_MAX`] bytes of names, attributes and inline content: some 75 MiB when all are full,
-//! 30 MiB for usual trees. To that come, for each worker, a request of stored frames (5 MiB) and one frame, and
+//! at most `pieces_max` chunks of 64 bytes, `entries_max` entries of about 600 bytes and `bytes_max` bytes of names,
+//! attributes and inline content ([`Limits`]): some 65 MiB if all were full at once, 30 MiB for usual trees. To that come, for each worker, a request of stored frames (5 MiB) and one frame, and
 //! for each directory on the open path one page of its tree. Files with several names whose other names have not
 //! come up yet cost about 200 bytes each.
 
@@ -35,8 +34,6 @@ mod item;
 mod metadata;
 mod plan;
 mod select;
-#[cfg(test)]
-mod speed;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -61,8 +58,33 @@ use crate::restore::select::Selection;
 use crate::restore::verify::Verified;
 use crate::restore::write::{Queue, Task, Worker};
 
-/// Files that are open at the same time because only part of their content has come.
-const FILES_OPEN_MAX: usize = 256;
+/// What bounds memory and open files.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Most chunks of a window.
+    pieces_max: usize,
+    /// Most entries of a window.
+    entries_max: usize,
+    /// Entries of the first window; each further one has twice as many, so that workers begin at once.
+    entries_first: usize,
+    /// Most bytes of names, attributes, link targets, holes and inline content of a window.
+    bytes_max: usize,
+    /// Files that are open at the same time because only part of their content has come.
+    files_open_max: usize,
+    /// Directories that are open at the same time, besides one for each worker.
+    folders_open_max: usize,
+}
+
+impl Limits {
+    const DEFAULT: Self = Self {
+        pieces_max: 80_000,
+        entries_max: 16_000,
+        entries_first: 1_000,
+        bytes_max: 8 << 20,
+        files_open_max: 256,
+        folders_open_max: 256,
+    };
+}
 
 /// What happens where the target has something of the same name. Directories are always merged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +180,17 @@ pub fn restore(
     options: &RestoreOptions,
     observer: &dyn Observer,
 ) -> Result<RestoreReport, Error> {
+    restore_within(Limits::DEFAULT, repository, snapshot, path, options, observer)
+}
+
+fn restore_within(
+    limits: Limits,
+    repository: &Repository,
+    snapshot: &Snapshot,
+    path: &[u8],
+    options: &RestoreOptions,
+    observer: &dyn Observer,
+) -> Result<RestoreReport, Error> {
     let started = Instant::now();
     platform::raise_open_files_limit();
     let selection = Selection::new(options)?;
@@ -170,10 +203,11 @@ pub fn restore(
         selection: &selection,
         options,
         observer,
-        target: Target::new(root, base.path.len()),
+        limits,
+        target: Target::new(root, base.path.len(), limits.folders_open_max),
         users: Users::new(),
         queue: Queue::new(),
-        open_files: OpenHandles::new(FILES_OPEN_MAX),
+        open_files: OpenHandles::new(limits.files_open_max),
         begun: std::sync::Mutex::default(),
         deferred_links: std::sync::Mutex::default(),
         verified: Verified::new(options.verify && !options.dry_run),
@@ -247,6 +281,7 @@ pub(super) struct Run<'a> {
     selection: &'a Selection,
     options: &'a RestoreOptions,
     observer: &'a dyn Observer,
+    limits: Limits,
     target: Target,
     users: Users,
     queue: Queue<Task>,

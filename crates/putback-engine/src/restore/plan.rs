@@ -34,17 +34,9 @@ use crate::restore::walk::{Step, Walk};
 use crate::restore::write::{Comparison, Task, Window, Worker, link_tasks};
 use crate::restore::{Base, Overwrite, Run, add};
 
-/// Most chunks of a window.
-pub(super) const WINDOW_PIECES_MAX: usize = 80_000;
-/// Most entries of a window.
-pub(super) const WINDOW_ENTRIES_MAX: usize = 16_000;
-/// Most bytes of names, attributes, link targets, holes and inline content of a window.
-pub(super) const WINDOW_BYTES_MAX: usize = 8 << 20;
 /// Existing files up to this size are replaced as a whole where they differ, so that the old content stays until
 /// the new one is complete. Larger ones are changed in place.
 pub(super) const IN_PLACE_BYTES_MIN: u64 = 4 << 20;
-/// Entries of the first window; each further one has twice as many, so that workers begin at once.
-const WINDOW_ENTRIES_FIRST: usize = 1_000;
 /// Plain frames that one task reads.
 const FRAMES_PER_TASK: usize = 8;
 /// Items without chunks that one task makes, unless a folder ends near.
@@ -398,7 +390,7 @@ impl<'r> Planner<'r> {
             owners,
             groups: HashMap::new(),
             draft: Draft::default(),
-            draft_entries_max: WINDOW_ENTRIES_FIRST,
+            draft_entries_max: run.limits.entries_first,
         })
     }
 
@@ -421,7 +413,7 @@ impl<'r> Planner<'r> {
                     self.run.problem(self.walk.path(), &failure);
                 }
             }
-            if self.draft.is_full(self.draft_entries_max) {
+            if self.is_window_full() {
                 self.close_window()?;
             }
         }
@@ -964,7 +956,7 @@ impl<'r> Planner<'r> {
                         });
                     }
                     position += chunk.length;
-                    if self.draft.is_full(self.draft_entries_max) {
+                    if self.is_window_full() {
                         self.close_window()?;
                         if self.run.is_stopped() {
                             return Ok(());
@@ -1005,7 +997,7 @@ impl<'r> Planner<'r> {
                     break;
                 }
             }
-            if self.draft.is_full(self.draft_entries_max) {
+            if self.is_window_full() {
                 self.close_window()?;
                 if self.run.is_stopped() {
                     return Ok(());
@@ -1050,10 +1042,17 @@ impl<'r> Planner<'r> {
 
     // Windows.
 
+    fn is_window_full(&self) -> bool {
+        let (draft, limits) = (&self.draft, &self.run.limits);
+        draft.entries >= self.draft_entries_max
+            || draft.pieces.len() + draft.candidates.len() >= limits.pieces_max
+            || draft.bytes >= limits.bytes_max
+    }
+
     /// Hands what was gathered to the workers.
     fn close_window(&mut self) -> Result<(), Error> {
         self.hand.flush(Phase::Restore);
-        self.draft_entries_max = (self.draft_entries_max * 2).min(WINDOW_ENTRIES_MAX);
+        self.draft_entries_max = (self.draft_entries_max * 2).min(self.run.limits.entries_max);
         if !self.draft.candidates.is_empty() || !self.draft.planned.is_empty() {
             self.compare()?;
         }
@@ -1197,12 +1196,6 @@ impl Draft {
     fn push_item(&mut self, item: &Arc<Item>) -> u32 {
         self.items.push(Arc::clone(item));
         (self.items.len() - 1) as u32
-    }
-
-    fn is_full(&self, entries_max: usize) -> bool {
-        self.entries >= entries_max
-            || self.pieces.len() + self.candidates.len() >= WINDOW_PIECES_MAX
-            || self.bytes >= WINDOW_BYTES_MAX
     }
 }
 

@@ -14,7 +14,7 @@ use crate::Error;
 use crate::restore::folder::{Folder, guard};
 use crate::restore::item::{Body, Candidate, Failure, FileBody, Item, Method, Place};
 use crate::restore::metadata::Metadata;
-use crate::restore::plan::{ChunkRefs, WINDOW_ENTRIES_MAX, WINDOW_PIECES_MAX, cut_comparison};
+use crate::restore::plan::{ChunkRefs, cut_comparison};
 use crate::restore::walk::Step;
 use crate::restore::write::{Comparison, Worker};
 use crate::restore::{Base, Run};
@@ -146,7 +146,8 @@ impl Verifier<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.items.len() >= WINDOW_ENTRIES_MAX || self.candidates.len() >= WINDOW_PIECES_MAX
+        self.items.len() >= self.run.limits.entries_max
+            || self.candidates.len() >= self.run.limits.pieces_max
     }
 
     fn compare(&mut self) -> Result<(), Error> {

@@ -5,7 +5,7 @@
 //! every blob once for each frame, and writes it to every place that needs it.
 //!
 //! A file of one chunk is made, written, given its metadata and closed at one go. Others stay open until their
-//! last chunk is written, at most [`super::FILES_OPEN_MAX`] of them; who writes the last chunk finishes the file.
+//! last chunk is written, at most [`super::Limits::files_open_max`] of them; who writes the last chunk finishes the file.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -76,6 +76,8 @@ pub(crate) fn back_up(repository: &Repository, folder: &Path, change: Change<'_>
         statistics,
         incidents: Vec::new(),
     };
+    // A writer that is alive keeps the threads of the backup waiting.
+    drop((data, tree));
     let stored = backup.commit(draft).unwrap();
     backup.finish().unwrap();
     stored.snapshot
