@@ -121,6 +121,33 @@ impl BadFrames {
     }
 }
 
+/// What a walk through trees meets.
+enum Step<'a> {
+    /// A page that cannot be read, and the path of its directory.
+    BadPage { page: BlobId, error: &'a Error, path: &'a [u8] },
+    /// A file and its path.
+    File { content: &'a Content, path: &'a [u8] },
+}
+
+/// A directory on the open path of a walk.
+struct OpenDirectory {
+    pages: std::vec::IntoIter<BlobId>,
+    entries: std::vec::IntoIter<Entry>,
+    path_length: usize,
+}
+
+impl OpenDirectory {
+    /// None if the entry is no directory.
+    fn of(entry: &Entry, path_length: usize) -> Option<Self> {
+        let EntryKind::Directory { pages } = &entry.kind else { return None };
+        Some(Self {
+            pages: pages.clone().into_iter(),
+            entries: Vec::new().into_iter(),
+            path_length,
+        })
+    }
+}
+
 struct Checker<'a> {
     repository: Repository,
     /// What earlier runs on this machine saw.
@@ -403,9 +430,9 @@ impl Checker<'_> {
     fn check_trees(&self, snapshots: &[StoredSnapshot]) -> Result<()> {
         let total = Amount { items: snapshots.len() as u64, bytes: 0 };
         self.observer.event(Event::PhaseStarted { phase: Phase::CheckTrees, total: Some(total) });
-        let mut visited = IdSet::default();
+        let (mut visited, mut lists) = (IdSet::default(), IdSet::default());
         for stored in snapshots {
-            self.check_directory(stored.id, &stored.snapshot.root, &mut Vec::new(), &mut visited)?;
+            self.check_directory(stored.id, &stored.snapshot.root, &mut visited, &mut lists)?;
             let by = Amount { items: 1, bytes: 0 };
             self.observer.event(Event::Advanced { phase: Phase::CheckTrees, by });
         }
@@ -415,44 +442,61 @@ impl Checker<'_> {
     fn check_directory(
         &self,
         snapshot: SnapshotId,
-        directory: &Entry,
-        path: &mut Vec<u8>,
+        root: &Entry,
         visited: &mut IdSet<BlobId>,
+        lists: &mut IdSet<BlobId>,
     ) -> Result<()> {
-        let EntryKind::Directory { pages } = &directory.kind else {
+        if !root.is_directory() {
             self.damage_of(format!("snapshot {snapshot}"), "its root is no directory", Vec::new());
             return Ok(());
-        };
-        for page in pages {
-            if self.options.cancel.is_cancelled() || !visited.insert(*page) {
-                continue;
+        }
+        self.walk(root, visited, |step| match step {
+            Step::BadPage { page, error, path } => {
+                self.damage_of(
+                    format!("tree page {page}"),
+                    describe(error),
+                    vec![(snapshot, shown(path))],
+                );
+                Ok(())
             }
-            let entries = match self.repository.read_page(page) {
-                Ok(entries) => entries,
-                Err(error) => {
-                    self.damage_of(
-                        format!("tree page {page}"),
-                        describe(&error),
-                        vec![(snapshot, shown(path))],
-                    );
+            Step::File { content, path } => self.check_content(snapshot, content, path, lists),
+        })
+    }
+
+    /// Goes through all pages below a root that are not among `visited`, and adds them. Directories may be nested
+    /// deeper than the stack is: the open path is in memory, with a page for each directory.
+    fn walk(
+        &self,
+        root: &Entry,
+        visited: &mut IdSet<BlobId>,
+        mut each: impl FnMut(Step<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let mut path = Vec::new();
+        let mut open = Vec::from_iter(OpenDirectory::of(root, 0));
+        while let Some(directory) = open.last_mut() {
+            path.truncate(directory.path_length);
+            if self.options.cancel.is_cancelled() {
+                return Ok(());
+            }
+            let Some(entry) = directory.entries.next() else {
+                let Some(page) = directory.pages.next() else {
+                    open.pop();
                     continue;
+                };
+                if visited.insert(page) {
+                    match self.repository.read_page(&page) {
+                        Ok(entries) => directory.entries = entries.into_iter(),
+                        Err(error) => each(Step::BadPage { page, error: &error, path: &path })?,
+                    }
                 }
+                continue;
             };
-            for entry in entries {
-                let length = path.len();
-                path.push(b'/');
-                path.extend_from_slice(&entry.name);
-                match &entry.kind {
-                    EntryKind::Directory { .. } => {
-                        self.check_directory(snapshot, &entry, path, visited)?;
-                    }
-                    EntryKind::File { content, .. } => {
-                        self.check_content(snapshot, content, path, visited)?;
-                    }
-                    _ => {}
-                }
-                path.truncate(length);
+            path.push(b'/');
+            path.extend_from_slice(&entry.name);
+            if let EntryKind::File { content, .. } = &entry.kind {
+                each(Step::File { content, path: &path })?;
             }
+            open.extend(OpenDirectory::of(&entry, path.len()));
         }
         Ok(())
     }
@@ -721,15 +765,7 @@ impl Checker<'_> {
         }
         let mut hurts: BTreeMap<PackId, Vec<(SnapshotId, Vec<u8>)>> = BTreeMap::new();
         for stored in snapshots {
-            let mut visited = IdSet::default();
-            self.find_hurt(
-                stored.id,
-                &stored.snapshot.root,
-                &mut Vec::new(),
-                &bad,
-                &mut visited,
-                &mut hurts,
-            )?;
+            self.find_hurt(stored.id, &stored.snapshot.root, &bad, &mut hurts)?;
         }
         let mut report = self.report();
         for (pack, paths) in hurts {
@@ -745,44 +781,27 @@ impl Checker<'_> {
     fn find_hurt(
         &self,
         snapshot: SnapshotId,
-        directory: &Entry,
-        path: &mut Vec<u8>,
+        root: &Entry,
         bad: &BadFrames,
-        visited: &mut IdSet<BlobId>,
         hurts: &mut BTreeMap<PackId, Vec<(SnapshotId, Vec<u8>)>>,
     ) -> Result<()> {
-        let EntryKind::Directory { pages } = &directory.kind else { return Ok(()) };
-        for page in pages {
-            if self.options.cancel.is_cancelled() || !visited.insert(*page) {
-                continue;
-            }
-            let Ok(entries) = self.repository.read_page(page) else {
-                if let Some(pack) = self.bad_pack_of(page, bad)? {
-                    note_hurt(hurts, pack, snapshot, path);
-                }
-                continue;
-            };
-            for entry in entries {
-                let length = path.len();
-                path.push(b'/');
-                path.extend_from_slice(&entry.name);
-                match &entry.kind {
-                    EntryKind::Directory { .. } => {
-                        self.find_hurt(snapshot, &entry, path, bad, visited, hurts)?;
+        self.walk(root, &mut IdSet::default(), |step| {
+            match step {
+                Step::BadPage { page, path, .. } => {
+                    if let Some(pack) = self.bad_pack_of(&page, bad)? {
+                        note_hurt(hurts, pack, snapshot, path);
                     }
-                    EntryKind::File { content, .. } => {
-                        for chunk in self.repository.read_chunks(content).unwrap_or_default() {
-                            if let Some(pack) = self.bad_pack_of(&chunk.id, bad)? {
-                                note_hurt(hurts, pack, snapshot, path);
-                            }
+                }
+                Step::File { content, path } => {
+                    for chunk in self.repository.read_chunks(content).unwrap_or_default() {
+                        if let Some(pack) = self.bad_pack_of(&chunk.id, bad)? {
+                            note_hurt(hurts, pack, snapshot, path);
                         }
                     }
-                    _ => {}
                 }
-                path.truncate(length);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The damaged pack that holds the only copies of a blob.

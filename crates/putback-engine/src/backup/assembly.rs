@@ -183,8 +183,8 @@ impl<'a> Assembly<'a> {
     }
 
     /// The root, when everything is done.
-    pub(crate) fn take_root(&self) -> Option<Entry> {
-        guard(&self.root).take()
+    pub(crate) fn root(&self) -> Option<Entry> {
+        guard(&self.root).clone()
     }
 
     /// The root as it would be if the walk ended here. `open` is the open path from the root down; nothing else

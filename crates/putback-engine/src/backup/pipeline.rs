@@ -174,24 +174,69 @@ impl Drop for Batch<'_> {
 
 /// Contents of files that have more names than were met so far.
 #[derive(Default)]
-struct Links(Mutex<HashMap<Identity, (Entry, u64)>>);
+struct Links {
+    known: Mutex<HashMap<Identity, Link>>,
+    changed: Condvar,
+}
+
+enum Link {
+    /// A worker reads it.
+    Reading,
+    /// Its entry under one name, and how many other names may still come.
+    Read(Box<Entry>, u64),
+}
+
+/// What a worker finds out about a file with several names.
+enum Linked<'a> {
+    /// It was read under another name.
+    Known(Box<Entry>),
+    /// It is to be read; other workers that meet it wait until this is dropped.
+    Unknown { _reading: Reading<'a> },
+}
+
+struct Reading<'a> {
+    links: &'a Links,
+    identity: Identity,
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let mut known = guard(&self.links.known);
+        if let Some(Link::Reading) = known.get(&self.identity) {
+            // It could not be read: the next worker tries under its own name.
+            known.remove(&self.identity);
+        }
+        drop(known);
+        self.links.changed.notify_all();
+    }
+}
 
 impl Links {
-    /// The entry of another name of the same file, if it is still the same.
-    fn find(&self, found: &Found) -> Option<Entry> {
-        let mut links = guard(&self.0);
-        let (entry, left) = links.get_mut(&found.stat.identity())?;
-        let is_same = entry.mtime == found.stat.mtime && entry.ctime == found.stat.ctime;
-        let entry = is_same.then(|| Entry { name: found.name().to_vec(), ..entry.clone() });
-        *left = left.saturating_sub(1);
-        if *left == 0 {
-            links.remove(&found.stat.identity());
+    /// The entry of another name of the same file, if it is still the same. Waits for whoever reads it just now;
+    /// that worker waits for nobody, so that this ends.
+    fn find(&self, found: &Found) -> Linked<'_> {
+        let identity = found.stat.identity();
+        let mut known = guard(&self.known);
+        while let Some(Link::Reading) = known.get(&identity) {
+            known = self.changed.wait(known).unwrap_or_else(PoisonError::into_inner);
         }
-        entry
+        if let Some(Link::Read(entry, left)) = known.get_mut(&identity)
+            && entry.mtime == found.stat.mtime
+            && entry.ctime == found.stat.ctime
+        {
+            let entry = Entry { name: found.name().to_vec(), ..Entry::clone(entry) };
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                known.remove(&identity);
+            }
+            return Linked::Known(Box::new(entry));
+        }
+        known.insert(identity, Link::Reading);
+        Linked::Unknown { _reading: Reading { links: self, identity } }
     }
 
     fn add(&self, identity: Identity, entry: &Entry) {
-        guard(&self.0).insert(identity, (entry.clone(), entry.links - 1));
+        guard(&self.known).insert(identity, Link::Read(Box::new(entry.clone()), entry.links - 1));
     }
 }
 
@@ -327,7 +372,7 @@ impl Walk<'_> {
                 if run.options.cancel.is_cancelled() {
                     break;
                 }
-                let root = self.workshop.assembly.take_root();
+                let root = self.workshop.assembly.root();
                 let root = root.ok_or(Error::Repository(putback_repo::Error::WorkerFailed))?;
                 return Ok(Outcome::Complete { root: Box::new(root) });
             };
@@ -490,7 +535,7 @@ impl Walk<'_> {
         let open: Vec<Arc<Node>> = self.stack.iter().map(|(node, _)| Arc::clone(node)).collect();
         let root = match open.as_slice() {
             // The walk has come to its end: what is missing are files that were waiting for a worker.
-            [] => self.workshop.assembly.take_root(),
+            [] => self.workshop.assembly.root(),
             open => self.workshop.assembly.provisional_root(open)?,
         };
         let Some(root) = root else { return Ok(None) };
@@ -532,11 +577,12 @@ impl Workshop<'_> {
             return self.assembly.complete(place, None);
         }
         run.observer.event(Event::FileStarted { path: &found.path });
-        let linked = if found.stat.links > 1 { self.links.find(&found) } else { None };
-        let entry = match linked {
-            Some(entry) => Ok(entry),
-            None => self.read_entry(&found, reader, frame),
+        let linked = (found.stat.links > 1).then(|| self.links.find(&found));
+        let entry = match &linked {
+            Some(Linked::Known(entry)) => Ok(Entry::clone(entry)),
+            _ => self.read_entry(&found, reader, frame),
         };
+        drop(linked);
         match entry {
             Ok(mut entry) => {
                 let action = match previous {

@@ -1,0 +1,14 @@
+//! Backups of local folders as the library does them: what is read, what is stored, what comes back.
+//!
+//! One binary, since linking once per file is slow. Everything that can be seen without the program
+//! is here; processes, users and signals are in `tests/` of the workspace.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says why it fails by failing")]
+#![cfg(unix)]
+
+mod changes;
+mod faults;
+mod files;
+mod places;
+mod streams;
+mod support;
