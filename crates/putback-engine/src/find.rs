@@ -9,7 +9,7 @@ use putback_repo::{Repository, StoredSnapshot};
 
 use crate::error::Error;
 use crate::memo::{DirectoryKey, SubtreeMemo};
-use crate::pattern::PatternSet;
+use crate::pattern::Patterns;
 use crate::tree_source::{Step, TreeSource, Walk};
 
 /// What is looked for. Every condition that is given must hold.
@@ -126,7 +126,7 @@ type BarrenKey = (DirectoryKey, u64, u64);
 
 struct Wanted<'a> {
     options: &'a FindOptions,
-    patterns: PatternSet,
+    patterns: Patterns,
     path_hashers: Option<(RandomState, RandomState)>,
 }
 
@@ -141,8 +141,10 @@ impl<'a> Wanted<'a> {
             Some(_) => format!("\\{pattern}"),
             None => pattern.clone(),
         };
-        let patterns: Vec<String> = options.patterns.iter().map(literal).collect();
-        let patterns = PatternSet::new(&patterns, options.ignore_case)?;
+        let mut patterns = Patterns::new();
+        for text in &options.patterns {
+            patterns.push(literal(text).as_bytes(), options.ignore_case)?;
+        }
         let path_hashers =
             (!patterns.looks_at_names_only()).then(|| (RandomState::new(), RandomState::new()));
         Ok(Self { options, patterns, path_hashers })
@@ -172,8 +174,7 @@ impl<'a> Wanted<'a> {
             && options.newer.is_none_or(|time| entry.mtime >= time)
             && options.older.is_none_or(|time| entry.mtime <= time)
             && self.matches_size(entry)
-            && (self.patterns.is_empty()
-                || self.patterns.matches_exactly(path, kind == 'd').is_match())
+            && (self.patterns.is_empty() || self.patterns.is_match(path, kind == 'd'))
     }
 
     fn matches_size(&self, entry: &Entry) -> bool {

@@ -34,7 +34,7 @@ use pipeline::Outcome;
 /// What stays out of a backup.
 #[derive(Clone, Debug, Default)]
 pub struct FilterOptions {
-    /// Patterns; `!` negates, the last match wins. See [`crate::source::pattern`].
+    /// Patterns; `!` negates, the last match wins. See [`crate::pattern`].
     pub exclude: Vec<String>,
     /// The same, upper and lower case being equal.
     pub iexclude: Vec<String>,

@@ -5,8 +5,8 @@
 //! everything below, and the directories above it are passed through.
 
 use crate::Error;
+use crate::pattern::Patterns;
 use crate::restore::RestoreOptions;
-use crate::source::pattern::Patterns;
 
 /// What is to become of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,38 +24,16 @@ pub(super) enum Wanted {
 pub(super) struct Selection {
     include: Patterns,
     exclude: Patterns,
-    /// Directories that may hold something that `include` matches.
-    passages: Patterns,
-    /// An include pattern can match at any depth.
-    has_floating_include: bool,
 }
 
 impl Selection {
     /// # Errors
     /// [`Error::Pattern`], naming the pattern.
     pub(super) fn new(options: &RestoreOptions) -> Result<Self, Error> {
-        let mut selection = Self {
+        Ok(Self {
             include: Patterns::from_texts(&options.include, &options.iinclude)?,
             exclude: Patterns::from_texts(&options.exclude, &options.iexclude)?,
-            passages: Patterns::new(),
-            has_floating_include: false,
-        };
-        let exact = options.include.iter().map(|text| (text, false));
-        let folded = options.iinclude.iter().map(|text| (text, true));
-        for (text, ignore_case) in exact.chain(folded) {
-            if text.starts_with('!') {
-                continue;
-            }
-            match passages_of(text) {
-                None => selection.has_floating_include = true,
-                Some(passages) => {
-                    for passage in passages {
-                        selection.passages.push(passage.as_bytes(), ignore_case)?;
-                    }
-                }
-            }
-        }
-        Ok(selection)
+        })
     }
 
     /// Whether patterns leave anything out.
@@ -93,33 +71,12 @@ impl Selection {
             None if inside == Wanted::Yes => return Wanted::Yes,
             None => {}
         }
-        let may_hold = self.has_floating_include
-            || path.is_empty()
-            || self.passages.is_match(path, is_directory);
-        if is_directory && may_hold { Wanted::Passage } else { Wanted::No }
-    }
-}
-
-/// Patterns of the directories above what an anchored pattern matches; none if it can match anywhere.
-fn passages_of(pattern: &str) -> Option<Vec<String>> {
-    if !pattern.starts_with('/') {
-        return None;
-    }
-    let names = pattern.split('/').filter(|name| !name.is_empty() && *name != ".");
-    let mut passages = Vec::new();
-    let mut passage = String::new();
-    for name in names {
-        passage.push('/');
-        passage.push_str(name);
-        passages.push(format!("{passage}/"));
-        if name == "**" {
-            // Everything below may hold a match.
-            return Some(passages);
+        if is_directory && self.include.may_match_below(path) {
+            Wanted::Passage
+        } else {
+            Wanted::No
         }
     }
-    // The last one is the pattern itself.
-    passages.pop();
-    Some(passages)
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 use crate::Error;
 use crate::backup::FilterOptions;
+use crate::pattern::Patterns;
 use crate::platform::{self, Directory, FileKind, Names, Stat};
 use crate::source::display_path;
-use crate::source::pattern::Patterns;
 use crate::source::roots::RepositoryFolder;
 
 /// The first bytes of a `CACHEDIR.TAG` (Cache Directory Tagging Specification).

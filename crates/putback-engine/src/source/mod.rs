@@ -5,7 +5,6 @@
 
 pub mod filter;
 pub mod metadata;
-pub mod pattern;
 pub mod roots;
 pub mod walk;
 
