@@ -8,5 +8,8 @@
 
 mod cli;
 mod compatibility;
+mod concurrency;
+mod crash;
+mod damage;
 mod harness;
 mod tidy;

@@ -201,9 +201,15 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             _ => code::FAILED,
         };
     }
+    if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(EngineError::Pattern { .. })))
+    {
+        return code::USAGE;
+    }
     match repository_error(error) {
         Some(RepositoryError::NoRepository { .. }) => code::NO_REPOSITORY,
-        Some(RepositoryError::WrongPassword { .. }) => code::WRONG_PASSWORD,
+        Some(RepositoryError::WrongPassword { .. } | RepositoryError::KeyOfOther { .. }) => {
+            code::WRONG_PASSWORD
+        }
         Some(RepositoryError::Cancelled) => code::INTERRUPTED,
         Some(RepositoryError::CommitContended) => code::BUSY,
         Some(RepositoryError::BadOption { .. } | RepositoryError::BadSelector { .. }) => {
@@ -255,6 +261,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         }
         RepositoryError::WrongPassword { .. } => {
             "check the password and where it comes from; upper and lower case differ"
+        }
+        RepositoryError::KeyOfOther { .. } => {
+            "give the key that was exported from this repository, or one of its passwords"
         }
         RepositoryError::NewerFormat { .. } => "update putback; nothing was changed",
         RepositoryError::Damaged { .. }

@@ -29,6 +29,16 @@ pub enum Error {
         /// Another.
         second: String,
     },
+    /// The exported key belongs to another repository.
+    #[error("the key is of repository {key}, but {location} holds repository {repository}")]
+    KeyOfOther {
+        /// The store.
+        location: String,
+        /// The repository that the key opens.
+        key: String,
+        /// The repository that is there.
+        repository: String,
+    },
     /// No slot opens with the password.
     #[error("wrong password for the repository at {location}")]
     WrongPassword {

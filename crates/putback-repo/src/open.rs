@@ -251,7 +251,13 @@ impl Repository {
             return Err(Error::NoRepository { location: store.describe() });
         }
         let mut warnings = Vec::new();
-        let config = read_config(store.as_ref(), repository, &keys, &mut warnings)?;
+        let config = match read_config(store.as_ref(), repository, &keys, &mut warnings) {
+            // One key and one repository that do not fit are no sign of two repositories in one folder.
+            Err(Error::TwoRepositories { location, first, second }) => {
+                return Err(Error::KeyOfOther { location, key: first, repository: second });
+            }
+            config => config?,
+        };
         let opened = Self::assemble(store, keys, config, None, directories)?;
         warnings.into_iter().for_each(|warning| opened.warn(warning));
         Ok(opened)
@@ -306,6 +312,17 @@ impl Repository {
         }
     }
 
+    /// Notes what was seen. Where that is not possible reading goes on: only the evidence of a later rollback is
+    /// missing.
+    pub(crate) fn note_seen(&self, news: &Seen) {
+        let noted = self.state().lock().and_then(|_lock| self.state().note_seen(news));
+        if let Err(error) = noted {
+            self.warn(format!(
+                "{error}: a storage that is rolled back later cannot be noticed, and an interrupted backup begins again"
+            ));
+        }
+    }
+
     /// A store that shows an older configuration than it did has been rolled back.
     fn note_generation(&self) -> Result<()> {
         let seen = self.state().seen();
@@ -316,8 +333,7 @@ impl Repository {
                 seen.generation
             ));
         } else if generation > seen.generation {
-            let _lock = self.state().lock()?;
-            self.state().note_seen(&Seen { generation, ..Seen::default() })?;
+            self.note_seen(&Seen { generation, ..Seen::default() });
         }
         Ok(())
     }

@@ -121,8 +121,7 @@ impl Repository {
             *highest = (*highest).max(snapshot.sequence);
         }
         if seen.lacks(&news) {
-            let _lock = self.state().lock()?;
-            self.state().note_seen(&news)?;
+            self.note_seen(&news);
         }
         Ok(snapshots)
     }

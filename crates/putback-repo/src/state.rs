@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use putback_format::id::{PackId, RepositoryId, SlotId, WriterId};
 
@@ -23,6 +23,8 @@ const LOCK: &str = "lock";
 /// The state directory of one repository.
 pub(crate) struct State {
     directory: Option<PathBuf>,
+    /// The writer id of this run, where none could be read.
+    drawn: OnceLock<WriterId>,
     /// What the files would hold where there is no directory.
     memory: Mutex<BTreeMap<String, String>>,
     journal: Mutex<Option<fs_err::File>>,
@@ -50,7 +52,12 @@ impl State {
     /// The state of a repository below `parent`, if that is given.
     pub(crate) fn new(parent: Option<&Path>, repository: RepositoryId) -> Self {
         let directory = parent.map(|parent| parent.join(repository.to_string()));
-        Self { directory, memory: Mutex::default(), journal: Mutex::new(None) }
+        Self {
+            directory,
+            memory: Mutex::default(),
+            drawn: OnceLock::new(),
+            journal: Mutex::new(None),
+        }
     }
 
     fn memory(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
@@ -105,10 +112,14 @@ impl State {
         if let Some(id) = self.read(WRITER).and_then(|text| text.trim().parse().ok()) {
             return Ok(id);
         }
+        if let Some(id) = self.drawn.get() {
+            return Ok(*id);
+        }
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(Error::Random)?;
-        let id = WriterId::from_bytes(bytes);
-        self.write(WRITER, &format!("{id}\n"))?;
+        let id = *self.drawn.get_or_init(|| WriterId::from_bytes(bytes));
+        // Where nothing can be kept, each run is a writer of its own.
+        let _ = self.write(WRITER, &format!("{id}\n"));
         Ok(id)
     }
 

@@ -406,7 +406,7 @@ fn display(path: &Path) -> String {
 /// An error of the system as one of the store.
 fn io_error(operation: Operation, path: &Path, error: io::Error) -> Error {
     let kind = match error.kind() {
-        io::ErrorKind::NotFound => ErrorKind::NotFound,
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::NotFound,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
         io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,

@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::{Args, ValueEnum};
 use putback_engine::dump::{self, ArchiveFormat};
 use putback_format::snapshot::Snapshot;
 use putback_format::tree::EntryKind;
-use putback_repo::Repository;
+use putback_repo::{Event, Observer, Repository};
 
 use crate::commands::select::{FilterArgs, SnapshotPath};
 use crate::context::Context;
@@ -58,11 +59,16 @@ pub(crate) fn run(context: &Context, args: &DumpArgs) -> anyhow::Result<Outcome>
         Some(Archive::Zip) => Some(ArchiveFormat::Zip),
         None => is_directory.then_some(ArchiveFormat::Tar),
     };
-    match &args.target {
+    let problems = match &args.target {
         Some(target) => {
-            let mut out = BufWriter::with_capacity(256 << 10, fs_err::File::create(target)?);
-            write(context, &repository, &stored.snapshot, &wanted.path, format, &mut out)?;
+            let file = Replacement::create(target)?;
+            let mut out = BufWriter::with_capacity(256 << 10, &file.file);
+            let problems =
+                write(context, &repository, &stored.snapshot, &wanted.path, format, &mut out)?;
             out.flush()?;
+            drop(out);
+            file.keep()?;
+            problems
         }
         None => {
             if format.is_some() && context.ui.is_stdout_terminal() {
@@ -73,11 +79,13 @@ pub(crate) fn run(context: &Context, args: &DumpArgs) -> anyhow::Result<Outcome>
                 .into());
             }
             let mut out = context.ui.out();
-            write(context, &repository, &stored.snapshot, &wanted.path, format, &mut out)?;
+            let problems =
+                write(context, &repository, &stored.snapshot, &wanted.path, format, &mut out)?;
             out.finish()?;
+            problems
         }
-    }
-    Ok(Outcome::Done)
+    };
+    Ok(Outcome::of_problems(problems))
 }
 
 fn write(
@@ -87,12 +95,67 @@ fn write(
     path: &[u8],
     format: Option<ArchiveFormat>,
     out: &mut dyn Write,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<u64> {
+    let problems = AtomicU64::new(0);
     match format {
         None => dump::cat(repository, snapshot, path, out)?,
         Some(format) => progress::watch(&context.ui, Kind::Dump, Entries::None, |observer| {
-            dump::archive(repository, snapshot, path, format, out, observer)
+            let observer = CountProblems { observer, problems: &problems };
+            dump::archive(repository, snapshot, path, format, out, &observer)
         })?,
     };
-    Ok(())
+    Ok(problems.into_inner())
+}
+
+/// Counts entries that are not in the archive as they should be.
+struct CountProblems<'a> {
+    observer: &'a dyn Observer,
+    problems: &'a AtomicU64,
+}
+
+impl Observer for CountProblems<'_> {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Problem { .. } = event {
+            self.problems.fetch_add(1, Ordering::Relaxed);
+        }
+        self.observer.event(event);
+    }
+}
+
+/// A file that takes its name when it is complete: a dump that fails leaves what was there.
+struct Replacement {
+    file: fs_err::File,
+    /// The temporary and the final name; none where the target is no regular file, such as a pipe.
+    names: Option<(PathBuf, PathBuf)>,
+}
+
+impl Replacement {
+    fn create(target: &Path) -> anyhow::Result<Self> {
+        let is_other = std::fs::metadata(target).is_ok_and(|metadata| !metadata.is_file());
+        let Some(name) = target.file_name().filter(|_| !is_other) else {
+            return Ok(Self { file: fs_err::File::create(target)?, names: None });
+        };
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}.part", std::process::id()));
+        let temporary = target.with_file_name(temporary);
+        let file = fs_err::File::create(&temporary)?;
+        Ok(Self { file, names: Some((temporary, target.to_owned())) })
+    }
+
+    fn keep(mut self) -> anyhow::Result<()> {
+        if let Some((temporary, target)) = self.names.take() {
+            fs_err::rename(temporary, target)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if let Some((temporary, _)) = &self.names {
+            // What is left is a part that nobody asked for.
+            let _ = fs_err::remove_file(temporary);
+        }
+    }
 }

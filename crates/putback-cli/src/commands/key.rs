@@ -10,7 +10,7 @@ use putback_repo::{Repository, SlotInfo, SlotOwner};
 use crate::commands::init::Cost;
 use crate::context::{self, Context};
 use crate::password::NewPasswordArgs;
-use crate::report::Outcome;
+use crate::report::{Failure, Outcome};
 use crate::ui::table::Lines;
 use crate::ui::{json, text};
 
@@ -132,11 +132,11 @@ fn change(
     args: &PasswdArgs,
 ) -> anyhow::Result<Outcome> {
     let password = args.password.read(context)?;
-    let owner = SlotOwner {
-        label: args.label.clone(),
-        user: context::user_name(),
-        host: context::host_name(),
-    };
+    // The password changes, not whose it is.
+    let kept =
+        repository.slots()?.into_iter().find(|slot| slot.is_current).map(|slot| slot.owner.label);
+    let label = if args.label.is_empty() { kept.unwrap_or_default() } else { args.label.clone() };
+    let owner = SlotOwner { label, user: context::user_name(), host: context::host_name() };
     let id = repository.change_password(&password, args.kdf_cost.into(), &owner)?;
     changed(
         context,
@@ -153,6 +153,14 @@ fn remove(
     args: &RemoveArgs,
 ) -> anyhow::Result<Outcome> {
     let id = repository.find_slot(&args.id)?;
+    let slots = repository.slots()?;
+    if slots.len() > 1 && slots.iter().any(|slot| slot.id == id && slot.is_current) {
+        return Err(Failure::other(
+            format!("slot {} is the one of the password that was just used", id.short()),
+            "use another password to remove it, or `putback key passwd` to replace it",
+        )
+        .into());
+    }
     repository.remove_slot(&id)?;
     changed(context, "removed", Some(id), &format!("removed the password of slot {}", id.short()));
     Ok(Outcome::Done)

@@ -224,12 +224,12 @@ impl Links {
             && entry.mtime == found.stat.mtime
             && entry.ctime == found.stat.ctime
         {
-            let entry = Entry { name: found.name().to_vec(), ..Entry::clone(entry) };
+            let entry = Box::new(Entry { name: found.name().to_vec(), ..Entry::clone(entry) });
             *left = left.saturating_sub(1);
             if *left == 0 {
                 known.remove(&identity);
             }
-            return Linked::Known(Box::new(entry));
+            return Linked::Known(entry);
         }
         known.insert(identity, Link::Reading);
         Linked::Unknown { _reading: Reading { links: self, identity } }
@@ -395,10 +395,17 @@ impl Walk<'_> {
     fn step(&mut self, step: Step) -> Result<(), Error> {
         let run = self.workshop.run;
         match step {
-            Step::Enter { path, entry, .. } => {
+            Step::Enter { path, mut entry, is_wanted } => {
                 let (place, parent) = match self.stack.last_mut() {
                     Some((node, parent)) => {
                         let previous = parent.take(&entry.name);
+                        // What other programs do in a folder above the roots is no change of theirs.
+                        if !is_wanted
+                            && run.options.skip_if_unchanged
+                            && let Some(known) = previous.iter().find(|known| known.is_directory())
+                        {
+                            *entry = known.clone();
+                        }
                         (Some(node.reserve()), ParentDirectory::below(run.repository, &previous))
                     }
                     None => (None, self.root_parent.take().unwrap_or_default()),
@@ -577,12 +584,11 @@ impl Workshop<'_> {
             return self.assembly.complete(place, None);
         }
         run.observer.event(Event::FileStarted { path: &found.path });
-        let linked = (found.stat.links > 1).then(|| self.links.find(&found));
-        let entry = match &linked {
-            Some(Linked::Known(entry)) => Ok(Entry::clone(entry)),
-            _ => self.read_entry(&found, reader, frame),
+        let entry = match (found.stat.links > 1).then(|| self.links.find(&found)) {
+            Some(Linked::Known(entry)) => Ok(*entry),
+            // What others wait for is dropped after the reading.
+            _linked => self.read_entry(&found, reader, frame),
         };
-        drop(linked);
         match entry {
             Ok(mut entry) => {
                 let action = match previous {
@@ -636,6 +642,7 @@ impl Workshop<'_> {
             return Err(std::io::Error::from(std::io::ErrorKind::NotFound).into());
         }
         let mut is_second = false;
+        let mut began = clock::now();
         let (content, after) = loop {
             let content = reader.read_file(&file, &before, frame, self.assembly, &advanced)?;
             let after = platform::stat_file(&file)?;
@@ -648,7 +655,7 @@ impl Workshop<'_> {
                 break (content, after);
             }
             // Mostly it changed between the walk and now, and is at rest.
-            (before, is_second) = (after, true);
+            (before, is_second, began) = (after, true, clock::now());
             file.seek(SeekFrom::Start(0))?;
         };
         let xattrs = platform::file_xattrs(&file);
@@ -658,7 +665,8 @@ impl Workshop<'_> {
         let FileContent { size, content, holes, .. } = content;
         let kind = EntryKind::File { size, content, holes };
         let mut entry = build_entry(found.name(), &after, kind, xattrs.list, self.users);
-        entry.volatile = is_volatile(&after, clock::now());
+        // A write in the same tick as the last one that was seen may have come as soon as reading began.
+        entry.volatile = is_volatile(&after, began) || is_volatile(&after, clock::now());
         if after.links > 1 {
             self.links.add(after.identity(), &entry);
         }

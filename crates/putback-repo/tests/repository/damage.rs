@@ -198,6 +198,7 @@ fn positions(size: usize, size_small: usize, seed: usize) -> impl Iterator<Item 
     (seed % step..size).step_by(step)
 }
 
+#[expect(clippy::print_stdout, reason = "who wants to see a failure again needs it")]
 fn seed() -> usize {
     let mut bytes = [0; 2];
     getrandom::fill(&mut bytes).unwrap();
