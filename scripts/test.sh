@@ -23,6 +23,6 @@ else
     run cargo test --locked --workspace --all-features --lib --bins --tests
 fi
 run cargo test --locked --workspace --all-features --doc
-run env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --all-features --no-deps --document-private-items
+run env RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --workspace --all-features --no-deps --document-private-items
 
 printf '\nall checks passed\n'

@@ -13,8 +13,8 @@ use crate::ui::{json, text};
 
 /// Look at the configuration
 ///
-/// The configuration file has a table [defaults] and tables [profile.NAME], with the long names of
-/// flags as keys; flags of one command go into a table of its own, as [profile.NAME.backup]. Flags
+/// The configuration file has a table `defaults` and tables `profile.NAME`, with the long names of
+/// flags as keys; flags of one command go into a table of its own, as `profile.NAME.backup`. Flags
 /// win over environment variables, these over the profile, the profile over the defaults.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \

@@ -89,7 +89,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// A folder that the caller holds; [`Folder::let_go`] gives it back.
+    /// A folder that the caller holds until it says otherwise.
     pub(super) fn new(
         path: Vec<u8>,
         parent: Option<&Arc<Self>>,
