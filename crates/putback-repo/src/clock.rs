@@ -1,31 +1,16 @@
 //! The clocks: the only place that asks what time it is.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+#[cfg(not(target_os = "linux"))]
+use std::time::UNIX_EPOCH;
+use std::time::{Duration, SystemTime};
 
 use putback_format::tree::Timestamp;
 
 /// The wall clock.
 #[must_use]
 pub fn now() -> Timestamp {
-    timestamp(SystemTime::now())
-}
-
-/// A time of the system as the format writes it.
-#[must_use]
-pub fn timestamp(time: SystemTime) -> Timestamp {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => {
-            Timestamp { seconds: after.as_secs() as i64, nanoseconds: after.subsec_nanos() }
-        }
-        Err(error) => {
-            let before = error.duration();
-            let (seconds, nanoseconds) = match before.subsec_nanos() {
-                0 => (before.as_secs() as i64, 0),
-                rest => (before.as_secs() as i64 + 1, 1_000_000_000 - rest),
-            };
-            Timestamp { seconds: -seconds, nanoseconds }
-        }
-    }
+    // A clock that is off by more than the format can say might as well show 1970.
+    Timestamp::from_system_time(SystemTime::now()).unwrap_or_default()
 }
 
 /// Time since the machine was started, time in suspend included: a commit window must not stop while a
@@ -46,12 +31,15 @@ pub fn since_boot() -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]
     fn times_before_1970_are_rounded_towards_the_past() {
         let time = UNIX_EPOCH - Duration::from_millis(1500);
-        assert_eq!(timestamp(time), Timestamp { seconds: -2, nanoseconds: 500_000_000 });
-        assert_eq!(timestamp(UNIX_EPOCH), Timestamp::default());
+        let expected = Timestamp { seconds: -2, nanoseconds: 500_000_000 };
+        assert_eq!(Timestamp::from_system_time(time), Some(expected));
+        assert_eq!(Timestamp::from_system_time(UNIX_EPOCH), Some(Timestamp::default()));
     }
 }

@@ -25,7 +25,7 @@ use putback_format::key::BlobKind;
 use putback_format::pack::FrameEntry;
 use putback_format::segment::SegmentPack;
 
-use crate::local::{read_exact_at, write_all_at};
+use putback_store::at::{read_exact_at, write_all_at};
 
 const BLOCK_BYTES: usize = 4096;
 const ENTRY_BYTES: usize = 48;

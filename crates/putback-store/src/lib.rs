@@ -4,6 +4,7 @@
 //! their content determines, so a retry is harmless and a duplicate is too. Calls block; a store
 //! over a network runs its own runtime inside. Limits, retries and the like are layers around it.
 
+pub mod at;
 pub mod error;
 pub mod local;
 pub mod memory;

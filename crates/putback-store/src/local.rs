@@ -165,7 +165,7 @@ impl LocalStore {
         } else {
             buffer.resize(length, 0);
         }
-        platform::read_exact_at(&file, buffer, range.start)
+        crate::at::read_exact_at(file.file(), buffer, range.start)
     }
 }
 

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 
 use putback_format::tree::{Extent, Timestamp, Xattr};
 
-mod at;
 #[cfg(not(unix))]
 mod other;
 #[cfg(not(unix))]
@@ -34,7 +33,7 @@ use {other as system, other_target as system_target};
 #[cfg(unix)]
 use {unix as system, unix_target as system_target};
 
-pub use at::{read_exact_at, write_all_at};
+pub use putback_store::at::{read_exact_at, write_all_at};
 pub use system::{Directory, raise_open_files_limit};
 pub use system_target::TargetDirectory;
 pub use target::{

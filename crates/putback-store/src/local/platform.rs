@@ -47,32 +47,6 @@ pub(super) fn create_private_directory(path: &Path) -> io::Result<()> {
     fs_err::create_dir(path)
 }
 
-/// Fills `buffer` from `offset`; a file that ends earlier is [`io::ErrorKind::UnexpectedEof`].
-/// Does not move the file's position, so threads may share the handle.
-#[cfg(unix)]
-pub(super) fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file.file(), buffer, offset)
-}
-
-/// Fills `buffer` from `offset`; a file that ends earlier is [`io::ErrorKind::UnexpectedEof`].
-/// Moves the file's position, which nothing else uses, so threads may share the handle.
-#[cfg(windows)]
-pub(super) fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    use std::os::windows::fs::FileExt as _;
-    while !buffer.is_empty() {
-        match file.file().seek_read(buffer, offset) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(length) => {
-                buffer = &mut buffer[length..];
-                offset += length as u64;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 /// Starts to write `length` bytes at `offset` to the disk without waiting for them.
 ///
 /// Linux starts asynchronous writeback of the dirty pages that it is told will not be needed
