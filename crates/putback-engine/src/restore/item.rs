@@ -12,6 +12,10 @@ use crate::platform::{FileKind, Identity, Stat};
 use crate::restore::folder::{Folder, Holder, guard};
 use crate::restore::metadata::{Before, Metadata};
 
+/// Existing files up to this size are replaced as a whole where they differ, so that the old content stays until
+/// the new one is complete. Larger ones are changed in place.
+pub(super) const IN_PLACE_BYTES_MIN: u64 = 4 << 20;
+
 /// Anything but a directory. Counts as unfinished in its folder until it is settled one way or the other.
 pub(super) struct Item {
     pub(super) folder: Arc<Folder>,
@@ -207,6 +211,13 @@ impl Item {
     /// What events count as progress.
     pub(super) fn data_bytes(&self) -> u64 {
         self.file().map_or(0, FileBody::data_bytes)
+    }
+
+    /// Whether an existing file is changed in place if any of it is right: it is worth it, and no other name of it
+    /// changes too.
+    pub(super) fn is_kept_if_part_is_right(&self) -> bool {
+        let links = if let Place::Compared(stat) = self.place { stat.links } else { 1 };
+        links == 1 && self.bytes() > IN_PLACE_BYTES_MIN
     }
 
     /// How a new object in its folder stands.

@@ -20,7 +20,7 @@
 //! * A file that cannot be completed is not left behind under its name. Only a large existing file that is being
 //!   brought up to date in place can be left between two states; it is then told as a problem.
 //! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
-//!   it differs if it is larger than [`plan::IN_PLACE_BYTES_MIN`].
+//!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`].
 //! * After an interruption, restoring again goes on where it stopped: what is there is compared, and kept.
 //!
 //! Memory: at most three windows are alive (one planned, one waiting, the end of one being carried out), each of
@@ -42,6 +42,7 @@ mod write;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -52,7 +53,7 @@ use putback_repo::{Action, Amount, Cancel, Event, Observer, Phase, Repository};
 use crate::Error;
 use crate::platform::{self, TargetDirectory, Users};
 use crate::restore::folder::{Folder, OpenHandles, Target, guard};
-use crate::restore::item::{Failure, Item, Link};
+use crate::restore::item::{Failure, Item, Link, Method};
 use crate::restore::plan::Planner;
 use crate::restore::select::Selection;
 use crate::restore::verify::Verified;
@@ -208,11 +209,11 @@ fn restore_within(
         users: Users::new(),
         queue: Queue::new(),
         open_files: OpenHandles::new(limits.files_open_max),
-        begun: std::sync::Mutex::default(),
-        deferred_links: std::sync::Mutex::default(),
+        begun: Mutex::default(),
+        deferred_links: Mutex::default(),
         verified: Verified::new(options.verify && !options.dry_run),
         counts: Counts::default(),
-        failure: std::sync::Mutex::default(),
+        failure: Mutex::default(),
         has_failed: false.into(),
         has_warned_of_owners: false.into(),
         has_reloaded_index: false.into(),
@@ -287,12 +288,12 @@ pub(super) struct Run<'a> {
     queue: Queue<Task>,
     open_files: OpenHandles<Item>,
     /// Files of which part was written, by ordinal.
-    begun: std::sync::Mutex<HashMap<u64, std::sync::Arc<Item>>>,
+    begun: Mutex<HashMap<u64, Arc<Item>>>,
     /// Links whose file was not complete when their turn came.
-    deferred_links: std::sync::Mutex<Vec<Link>>,
+    deferred_links: Mutex<Vec<Link>>,
     verified: Verified,
     counts: Counts,
-    failure: std::sync::Mutex<Option<Error>>,
+    failure: Mutex<Option<Error>>,
     has_failed: AtomicBool,
     has_warned_of_owners: AtomicBool,
     has_reloaded_index: AtomicBool,
@@ -322,7 +323,7 @@ impl Run<'_> {
     fn execute(&self, lead: impl FnOnce(Worker<'_>) -> Result<(), Error>) -> Result<(), Error> {
         let result = std::thread::scope(|scope| {
             let closing = self.queue.close_on_drop();
-            for _ in 0..self.options.workers.max(1) {
+            for _ in 0..self.workers() {
                 scope.spawn(|| match Worker::new(self) {
                     Ok(worker) => worker.work(),
                     Err(error) => self.fail(error.into()),
@@ -342,6 +343,13 @@ impl Run<'_> {
             }
             None => result.inspect_err(|_| self.clean_up()),
         }
+    }
+
+    /// Threads beside the one that plans: where a request takes its time, as many as requests are useful.
+    fn workers(&self) -> usize {
+        let capabilities = self.repository.store().capabilities();
+        let requests = if capabilities.is_remote { capabilities.connections } else { 1 };
+        self.options.workers.max(requests)
     }
 
     /// Whether to stop as soon as possible.
@@ -385,7 +393,7 @@ impl Run<'_> {
     }
 
     /// Counts one thing in the folder as done, and finishes it if that was the last.
-    fn let_go(&self, folder: &std::sync::Arc<Folder>) {
+    fn let_go(&self, folder: &Arc<Folder>) {
         if self.options.dry_run {
             return;
         }
@@ -436,7 +444,7 @@ impl Run<'_> {
 
     /// Closes everything, and removes what was begun and will not be completed.
     ///
-    /// A file under its own name stays if restoring again would look at its content.
+    /// A file under its own name stays if restoring again can go on with it.
     fn clean_up(&self) {
         self.open_files.clear();
         let begun = std::mem::take(&mut *guard(&self.begun));
@@ -444,11 +452,16 @@ impl Run<'_> {
             let Some(file) = item.file() else { continue };
             let mut state = file.state();
             state.file = None;
-            if let Some(temporary) = state.temporary.take()
-                && let Ok(directory) = self.target.open(&item.folder)
-            {
-                // Nothing more can be done about a temporary file that cannot be removed.
-                let _ = directory.remove_file(&temporary);
+            let name = match state.temporary.take() {
+                Some(temporary) => temporary,
+                None if file.method() == Method::Create && state.failure.is_some() => {
+                    item.name.to_vec()
+                }
+                None => continue,
+            };
+            if let Ok(directory) = self.target.open(&item.folder) {
+                // What led here is told; nothing more can be done about a file that cannot be removed.
+                let _ = directory.remove_file(&name);
             }
         }
         self.target.close_all();

@@ -34,9 +34,6 @@ use crate::restore::walk::{Step, Walk};
 use crate::restore::write::{Comparison, Task, Window, Worker, link_tasks};
 use crate::restore::{Base, Overwrite, Run, add};
 
-/// Existing files up to this size are replaced as a whole where they differ, so that the old content stays until
-/// the new one is complete. Larger ones are changed in place.
-pub(super) const IN_PLACE_BYTES_MIN: u64 = 4 << 20;
 /// Plain frames that one task reads.
 const FRAMES_PER_TASK: usize = 8;
 /// Items without chunks that one task makes, unless a folder ends near.
@@ -128,21 +125,18 @@ fn kind_of(kind: &EntryKind) -> FileKind {
     }
 }
 
-/// How an existing file is brought up to date, once it was compared.
-pub(super) fn choose_method(
-    size: u64,
-    links: u64,
-    matched: usize,
-    compared: usize,
-    is_frame_wrong: bool,
-) -> Method {
+/// How an existing file is brought up to date, once it was compared: `matched` of `compared` runs of bytes are
+/// right.
+fn choose_method(item: &Item, file: &FileBody, matched: usize, compared: usize) -> Method {
     let is_content_right = matched == compared;
-    if is_content_right && !is_frame_wrong {
-        return Method::InPlace;
-    }
-    // Other names of the file are not to change with it.
-    let is_worth_it = is_content_right || (matched > 0 && size > IN_PLACE_BYTES_MIN);
-    if links == 1 && is_worth_it { Method::InPlace } else { Method::Temporary }
+    let has_other_names = matches!(item.place, Place::Compared(stat) if stat.links > 1);
+    let is_kept = if is_content_right {
+        // To cut it off or to make its holes is quickly done; but other names would change with it.
+        !file.is_frame_wrong() || !has_other_names
+    } else {
+        matched > 0 && item.is_kept_if_part_is_right()
+    };
+    if is_kept { Method::InPlace } else { Method::Temporary }
 }
 
 /// Cuts sorted pieces into runs of a few frames of one pack.
@@ -1127,9 +1121,8 @@ impl<'r> Planner<'r> {
         }
         let count = matched.iter().filter(|matched| **matched).count();
         if file.method() == Method::Undecided {
-            let links = if let Place::Compared(stat) = item.place { stat.links } else { 1 };
-            let (size, compared) = (file.size, candidates.len());
-            file.set_method(choose_method(size, links, count, compared, file.is_frame_wrong()));
+            let compared = candidates.len();
+            file.set_method(choose_method(item, file, count, compared));
             let is_single = is_planned && compared == 1 && candidates[0].position == 0;
             if file.method() == Method::Temporary && is_single && file.inline.is_none() {
                 file.set_single();
@@ -1140,11 +1133,16 @@ impl<'r> Planner<'r> {
             let length = u64::from(candidate.length);
             if is_kept && *matched {
                 add(&self.run.counts.bytes_reused, length);
+                if !item.is_kept_if_part_is_right() {
+                    // Else it was told when it was compared.
+                    self.hand.advance(0, length);
+                }
                 continue;
             }
             if self.run.options.dry_run {
                 file.set_changed();
                 add(&self.run.counts.bytes_written, length);
+                self.hand.advance(0, length);
             } else if let Some(id) = candidate.id
                 && !self.plan_piece(
                     file,

@@ -99,6 +99,12 @@ impl Observer for Told {
 }
 
 impl Told {
+    /// What was told bit by bit adds up.
+    fn check_progress(&self) {
+        let advanced = self.advanced.lock().unwrap()["Restore"];
+        assert_eq!(advanced, self.totals.lock().unwrap()["Restore"]);
+    }
+
     /// Entries with their actions, sorted.
     fn actions(&self) -> Vec<(String, Action)> {
         let mut entries = self.entries.lock().unwrap().clone();
@@ -369,7 +375,7 @@ fn everything_comes_back_as_it_was() {
     lab.check_same();
     assert_eq!(report.files_restored, report.files_total);
     assert_eq!((report.files_updated, report.files_unchanged, report.problems), (0, 0, 0));
-    assert_eq!(told.advanced.lock().unwrap()["Restore"], told.totals.lock().unwrap()["Restore"]);
+    told.check_progress();
 }
 
 #[test]
@@ -395,6 +401,7 @@ fn nothing_depends_on_where_windows_end_or_how_many_handles_there_are() {
             let report =
                 restore_within(limits, &lab.repository, &snapshot, path, &options, &told).unwrap();
             assert_eq!(told.problems(), []);
+            told.check_progress();
             lab.check_same();
             let count = match expected {
                 Action::Restored => report.files_restored,
@@ -429,10 +436,7 @@ fn restoring_again_reads_and_changes_nothing() {
         assert_eq!(told.problems(), []);
         assert_eq!((report.files_unchanged, report.bytes_written), (report.files_total, 0));
         assert!(ctimes(&lab) == before, "{overwrite:?}");
-        assert_eq!(
-            told.advanced.lock().unwrap()["Restore"],
-            told.totals.lock().unwrap()["Restore"]
-        );
+        told.check_progress();
     }
     lab.check_same();
 }
@@ -830,6 +834,8 @@ fn a_dry_run_tells_the_same_and_writes_nothing() {
         };
         assert_eq!(counts(&planned), counts(&done));
         assert_eq!(told_plan.actions(), told.actions());
+        told_plan.check_progress();
+        told.check_progress();
         lab.check_same();
     };
     check(&|| {});
@@ -911,6 +917,7 @@ fn a_large_existing_file_is_kept_and_changed_where_it_differs() {
         let before = inode();
         let (report, told) = lab.restore(&snapshot, &lab.options());
         assert_eq!(told.problems(), []);
+        told.check_progress();
         assert_eq!(report.files_updated, 1);
         assert_eq!(inode() == before, is_kept);
         let (low, high) = if is_kept { (5 << 20, 6 << 20) } else { (0, 0) };
@@ -933,7 +940,8 @@ fn a_small_existing_file_is_replaced_only_when_the_new_one_is_complete() {
     old[99_000] ^= 1;
     lab.write_target("file", &old);
     let handle = fs::File::open(lab.target().join("file")).unwrap();
-    lab.restore(&snapshot, &lab.options());
+    let (_, told) = lab.restore(&snapshot, &lab.options());
+    told.check_progress();
     lab.check_same();
     let mut kept = vec![0; 100_000];
     handle.read_exact_at(&mut kept, 0).unwrap();
@@ -1267,6 +1275,26 @@ fn metadata_that_cannot_be_set_is_a_problem_and_the_file_stays() {
 }
 
 #[test]
+fn a_trusted_file_gets_its_metadata_and_its_content_is_not_looked_at() {
+    let lab = Lab::new();
+    lab.write("file", noise(1, 1_000));
+    let snapshot = lab.back_up();
+    lab.restore(&snapshot, &lab.options());
+    let path = lab.target().join("file");
+    fs::write(&path, noise(2, 1_000)).unwrap();
+    let mtime = fs::metadata(lab.source().join("file")).unwrap().modified().unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(mtime).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut options = lab.options();
+    options.overwrite = Overwrite::IfChanged;
+    let (report, told) = lab.restore(&snapshot, &options);
+    assert_eq!((report.files_updated, report.bytes_reused), (1, 1_000));
+    assert_eq!(told.action("/data/file"), Some(Action::Updated));
+    assert_eq!(lab.read("file").unwrap(), noise(2, 1_000));
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o644);
+}
+
+#[test]
 fn a_target_that_is_no_folder_is_refused() {
     let lab = Lab::new();
     let snapshot = lab.back_up();
@@ -1361,4 +1389,35 @@ fn decisions_follow_policy_kind_and_time() {
     let directory = Some(existing(FileKind::Directory, 5, 99));
     check(Always, directory, Decision::ReplaceDirectory, D::Enter);
     check(Never, directory, Decision::Skip, D::Enter);
+}
+
+#[test]
+fn tasks_are_runs_of_a_few_frames_of_one_pack() {
+    use super::item::Piece;
+    let lab = Lab::new();
+    lab.write("file", noise(1, 10_000));
+    lab.back_up();
+    lab.repository.load_index().unwrap();
+    let packs: Vec<_> = lab.repository.index().packs().into_iter().map(|pack| pack.0).collect();
+    let check = |frames: &[(usize, u32)], expected: &[std::ops::Range<usize>]| {
+        let pieces: Vec<Piece> = frames
+            .iter()
+            .map(|(pack, frame)| Piece {
+                pack: packs[*pack],
+                frame: *frame,
+                offset: 0,
+                length: 1,
+                item: 0,
+                position: 0,
+                id: putback_format::id::BlobId::from_bytes([0; 32]),
+            })
+            .collect();
+        assert_eq!(super::plan::cut_frames(&pieces), expected, "{frames:?}");
+    };
+    check(&[], &[]);
+    check(&[(0, 5)], std::slice::from_ref(&(0..1)));
+    check(&[(0, 5), (0, 5), (0, 9)], std::slice::from_ref(&(0..3)));
+    check(&[(0, 5), (0, 6), (1, 6), (1, 6)], &[0..2, 2..4]);
+    let many: Vec<(usize, u32)> = (0..20).map(|number| (0, number / 2)).collect();
+    check(&many, &[0..16, 16..20]);
 }

@@ -3,8 +3,8 @@
 //! The snapshot is walked once more. Which entries were restored is known by their place in the walk, one bit
 //! each; nothing else is remembered from the restore.
 
-use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use putback_format::snapshot::IncidentKind;
 use putback_format::tree::{Content, Entry, EntryKind};
@@ -87,12 +87,12 @@ pub(super) fn verify(run: &Run<'_>, worker: Worker<'_>, base: &Base) -> Result<(
 struct Verifier<'r> {
     run: &'r Run<'r>,
     worker: Worker<'r>,
-    items: Vec<std::sync::Arc<Item>>,
+    items: Vec<Arc<Item>>,
     candidates: Vec<Candidate>,
 }
 
 impl Verifier<'_> {
-    fn add(&mut self, folder: &std::sync::Arc<Folder>, mut entry: Entry) -> Result<(), Error> {
+    fn add(&mut self, folder: &Arc<Folder>, mut entry: Entry) -> Result<(), Error> {
         let metadata = Metadata::of(&mut entry, None);
         let EntryKind::File { size, content, holes } = entry.kind else {
             self.worker.advance(1, 0);
@@ -103,8 +103,8 @@ impl Verifier<'_> {
             content => (None, Some(content)),
         };
         let inline_bytes = inline.as_ref().map(|bytes| bytes.len() as u32);
-        let item = std::sync::Arc::new(Item {
-            folder: std::sync::Arc::clone(folder),
+        let item = Arc::new(Item {
+            folder: Arc::clone(folder),
             name: entry.name.into(),
             metadata,
             ordinal: 0,
@@ -140,8 +140,8 @@ impl Verifier<'_> {
         if self.is_full() { self.compare() } else { Ok(()) }
     }
 
-    fn push_item(&mut self, item: &std::sync::Arc<Item>) -> u32 {
-        self.items.push(std::sync::Arc::clone(item));
+    fn push_item(&mut self, item: &Arc<Item>) -> u32 {
+        self.items.push(Arc::clone(item));
         (self.items.len() - 1) as u32
     }
 

@@ -74,8 +74,8 @@ impl Comparison {
     /// Waits until all candidates were looked at; false if the restore was stopped before.
     pub(super) fn wait(&self, run: &Run<'_>) -> bool {
         let mut left = guard(&self.left);
-        while *left > 0 && !run.is_stopped() {
-            // Nobody wakes this thread when the restore is cancelled.
+        while *left > 0 && !run.is_stopped() && !run.queue.is_abandoned() {
+            // Nobody wakes this thread when the restore is cancelled, or a worker panics.
             let patience = std::time::Duration::from_millis(100);
             let waited = self.done.wait_timeout(left, patience);
             left = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -187,6 +187,11 @@ impl<T> Queue<T> {
         state.is_abandoned = true;
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// Whether nobody will take tasks any more.
+    fn is_abandoned(&self) -> bool {
+        guard(&self.state).is_abandoned
     }
 
     /// Ends the queue when the returned value goes: workers leave when it is empty. It can be used again after.
@@ -829,7 +834,7 @@ impl<'r> Worker<'r> {
             let is_match =
                 file.is_some_and(|file| self.holds(file, body, candidate).unwrap_or(false));
             comparison.matched[number].store(is_match, Ordering::Relaxed);
-            if is_match || comparison.phase == Phase::Verify {
+            if comparison.phase == Phase::Verify || (is_match && item.is_kept_if_part_is_right()) {
                 self.amount.bytes += u64::from(candidate.length);
             }
             if self.amount.bytes >= 1 << 20 {
