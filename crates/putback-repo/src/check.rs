@@ -2,8 +2,9 @@
 //!
 //! The structure: every object has the bytes that its name promises, every pack that the index names has its
 //! size, every tree page of every snapshot opens, every chunk is indexed. With data: every byte of every pack is
-//! hashed, unsealed, decompressed and hashed again as blobs. The local cache is not used, so
-//! what is proven is what another machine would find.
+//! hashed, unsealed, decompressed and hashed again as blobs. The local index is not used, and with data
+//! nothing that is kept on this machine, so what is proven is what another machine would find. Without data,
+//! objects that were downloaded before are taken from the local cache if the store still reports their checksum.
 //!
 //! Damage is named by the object, and by the files that it hurts.
 
@@ -35,8 +36,10 @@ use crate::{Repository, layout, read_verified};
 const DAMAGES_MAX: usize = 1000;
 /// Paths that are listed for one damage.
 const HURTS_MAX: usize = 100;
-/// Bytes that are read at once.
-const PIECE_BYTES: u64 = 4 << 20;
+/// Bytes that are read at once on a local disk.
+const PIECE_BYTES_LOCAL: u64 = 4 << 20;
+/// The same where a request costs a round trip; one such piece for each worker is in memory.
+const PIECE_BYTES_REMOTE: u64 = 16 << 20;
 
 /// How much of the data to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -176,7 +179,7 @@ impl Repository {
     /// [`Error::Store`] if the store cannot be listed.
     pub fn check(&self, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
         let checker = Checker {
-            repository: self.with_fresh_index(),
+            repository: self.with_fresh_index(options.read == ReadData::No),
             seen: self.state().seen(),
             options,
             observer,
@@ -234,6 +237,9 @@ impl Checker<'_> {
         let repository = &self.repository;
         let store = repository.store().as_ref();
         self.list(layout::CONFIG, |name| layout::parse_config(name).is_some())?;
+        let is_copy = |name: &str| name.starts_with("keys-") || name.starts_with("config-");
+        let copies = self.list(layout::COPIES, is_copy)?;
+        let mut originals = BTreeSet::new();
         for (generation, _, path) in list_configs(store)? {
             let config = repository.read_sealed(ObjectKind::Config, &path).and_then(|payload| {
                 putback_format::config::Config::decode(&payload)
@@ -245,7 +251,7 @@ impl Checker<'_> {
                 Ok(_) => self.damage(&path, "its name and its content disagree"),
                 Err(error) => self.damage(&path, describe(&error)),
             }
-            self.check_copy(&path)?;
+            originals.insert(path);
         }
         for info in self.list(layout::KEYS, |name| name.parse::<SlotId>().is_ok())? {
             let slot =
@@ -259,21 +265,20 @@ impl Checker<'_> {
                 }
                 Err(error) => self.damage(&info.path, describe(&error)),
             }
-            self.check_copy(&info.path)?;
+            originals.insert(info.path);
         }
-        for info in self
-            .list(layout::COPIES, |name| name.starts_with("keys-") || name.starts_with("config-"))?
-        {
+        for info in &copies {
             let limit = u64::from(ObjectKind::Config.bytes_max());
             if let Err(error) = read_verified(store, &info.path, limit) {
                 self.damage(&info.path, describe(&error));
             }
-            let original = info.path.name().replacen('-', "/", 1);
-            let original = putback_store::ObjectPath::new(&original);
-            if original.is_ok_and(|original| {
-                store.stat(&original).is_err_and(|error| error.is_not_found())
-            }) {
+            if !originals.iter().any(|original| layout::copy(original) == info.path) {
                 self.damage(&info.path, "it stands alone: what it is a copy of is gone");
+            }
+        }
+        for copy in originals.iter().map(layout::copy) {
+            if !copies.iter().any(|info| info.path == copy) {
+                self.damage(&copy, "the second copy is missing");
             }
         }
         for info in self.list(layout::MARKS, |name| name.parse::<MarkId>().is_ok())? {
@@ -305,18 +310,6 @@ impl Checker<'_> {
             self.report().warnings.push(format!("{} is not putback's", info.path));
         }
         Ok(ours)
-    }
-
-    fn check_copy(&self, path: &putback_store::ObjectPath) -> Result<()> {
-        let copy = layout::copy(path);
-        match self.repository.store().stat(&copy) {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_not_found() => {
-                self.damage(&copy, "the second copy is missing");
-                Ok(())
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     fn load_segments(&self) -> Result<()> {
@@ -394,7 +387,7 @@ impl Checker<'_> {
         if self.options.cancel.is_cancelled() {
             return Ok(());
         }
-        match self.repository.read_pack_end(id) {
+        match self.repository.read_pack_end(id, false) {
             Ok(_) => Ok(()),
             // Prune may have taken it since it was listed.
             Err(Error::Store(error)) if error.is_not_found() => Ok(()),
@@ -659,13 +652,15 @@ impl Checker<'_> {
         let mut hasher = blake3::Hasher::new();
         let mut bad = BTreeSet::new();
         let mut first_blob = 0;
+        let is_remote = self.repository.store().capabilities().is_remote;
+        let piece_bytes = if is_remote { PIECE_BYTES_REMOTE } else { PIECE_BYTES_LOCAL };
         let (mut offset, mut frame) = (0, 0u32);
         while offset < record.size {
             // As many whole frames as fit into a piece, then the rest of the pack in pieces.
             let (start, mut end) = (offset, offset);
             let first_frame = frame;
             while let Some(entry) = record.frames.get(frame as usize) {
-                if frame > first_frame && end + u64::from(entry.stored_length) > start + PIECE_BYTES
+                if frame > first_frame && end + u64::from(entry.stored_length) > start + piece_bytes
                 {
                     break;
                 }
@@ -673,7 +668,7 @@ impl Checker<'_> {
                 frame += 1;
             }
             if frame == first_frame {
-                end = record.size.min(start + PIECE_BYTES);
+                end = record.size.min(start + piece_bytes);
             }
             offset = end;
             if let Err(error) = self.repository.store().read(&path, start..end, &mut buffers.stored)

@@ -9,7 +9,9 @@
 //! 1. List marks, then the index ([`Repository::begin_backup`]).
 //! 2. A blob is known only if the writers' index holds it; its pack becomes needed.
 //! 3. Packs are durable, then a segment names them ([`PackWriter`]).
-//! 4. List marks, then the index again; what a needed pack held and lost is stored anew.
+//! 4. List marks, then the index again; what a needed pack held and lost is stored anew. A store without
+//!    locks spares a short run this: step 1 then was the same look, at a time from which the window of step 5
+//!    counts, and packs that came since cannot be under a mark that is old enough to be carried out.
 //! 5. Write the snapshot within [`COMMIT_WINDOW`] of the beginning of step 4.
 //! 6. Read it back, look again; only then is the backup a success.
 
@@ -77,6 +79,8 @@ pub struct Backup {
     /// Needed packs of tables that were since merged.
     needed: Mutex<BTreeSet<PackId>>,
     adopted: u64,
+    /// When step 1 began, until a commit has used it, by the clock that goes on in suspend.
+    begun: Mutex<Option<Duration>>,
 }
 
 impl Repository {
@@ -142,6 +146,12 @@ impl Repository {
     /// # Errors
     /// As [`Repository::load_index`].
     pub fn begin_backup(&self, level: Option<i32>, workers: usize) -> Result<Backup> {
+        for info in self.store().resume_uploads()? {
+            if let (layout::PACKS, Ok(id)) = (info.path.folder(), info.path.name().parse()) {
+                self.state().journal_pack(&id)?;
+            }
+        }
+        let begun = clock::since_boot();
         self.load_index_for_writing()?;
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
@@ -151,7 +161,13 @@ impl Repository {
         if count > 0 {
             writer.adopt(adopted)?;
         }
-        Ok(Backup { repository: self.clone(), writer, needed: Mutex::default(), adopted: count })
+        Ok(Backup {
+            repository: self.clone(),
+            writer,
+            needed: Mutex::default(),
+            adopted: count,
+            begun: Mutex::new(Some(begun)),
+        })
     }
 
     /// Begins a run that compresses and counts what a backup would write, and writes nothing.
@@ -163,7 +179,13 @@ impl Repository {
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
         let writer = PackWriter::new(self, level, workers, true)?;
-        Ok(Backup { repository: self.clone(), writer, needed: Mutex::default(), adopted: 0 })
+        Ok(Backup {
+            repository: self.clone(),
+            writer,
+            needed: Mutex::default(),
+            adopted: 0,
+            begun: Mutex::default(),
+        })
     }
 
     /// Packs in the journal that are whole and that no segment names.
@@ -173,13 +195,15 @@ impl Repository {
             return Ok(Vec::new());
         }
         let known: BTreeSet<PackId> = self.index().packs().into_iter().map(|(_, id)| id).collect();
+        // What a remote reports was compared when the pack was sent; reading it back would cost a download.
+        let is_remote = self.store().capabilities().is_remote;
         let mut packs = Vec::new();
         for id in journal {
             // One that is marked will go, and what it holds is stored again.
             if known.contains(&id) || self.index().is_avoided(&id) {
                 continue;
             }
-            match self.read_pack_end(&id) {
+            match self.read_pack_end(&id, is_remote) {
                 Ok(pack) => packs.push(pack),
                 // Deleted or damaged since: its blobs are simply stored again.
                 Err(Error::Store(error)) if error.is_not_found() => {}
@@ -190,11 +214,17 @@ impl Repository {
         Ok(packs)
     }
 
-    /// Reads what a pack says of itself. Its CRC-32 is computed by reading all of it.
-    pub(crate) fn read_pack_end(&self, id: &PackId) -> Result<SegmentPack> {
+    /// Reads what a pack says of itself, and all of it for its hash and CRC-32, unless the store's word
+    /// for the latter is to do.
+    pub(crate) fn read_pack_end(&self, id: &PackId, trusts_store: bool) -> Result<SegmentPack> {
         let path = layout::pack(id);
-        let size = self.store().stat(&path)?.size;
+        let info = self.store().stat(&path)?;
+        let size = info.size;
         let (trailer, contents) = self.read_pack_contents(id, size)?;
+        if let (true, Some(crc32)) = (trusts_store, info.crc32) {
+            let (salt, epoch) = (trailer.salt, trailer.epoch);
+            return Ok(SegmentPack { id: *id, salt, epoch, crc32, size, contents });
+        }
         let (mut hasher, mut crc) = (blake3::Hasher::new(), crc32fast::Hasher::new());
         let mut buffer = Vec::new();
         let mut offset = 0;
@@ -280,13 +310,20 @@ impl Backup {
         self.writer.flush()?;
         let repository = &self.repository;
         for _ in 0..ATTEMPTS {
-            let started = clock::since_boot();
             // Where all clocks are one and can jump, a lock keeps prune's last steps away.
-            let _lock = repository.store().lock(LockMode::Shared)?;
-            let endangered = self.endangered_packs()?;
-            if !endangered.is_empty() {
-                self.rescue(&endangered)?;
-                continue;
+            let lock = repository.store().lock(LockMode::Shared)?;
+            let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let recent = begun.filter(|begun| {
+                let age = clock::since_boot().saturating_sub(*begun);
+                lock.is_none() && age < COMMIT_WINDOW / 2
+            });
+            let started = recent.unwrap_or_else(clock::since_boot);
+            if recent.is_none() {
+                let endangered = self.endangered_packs()?;
+                if !endangered.is_empty() {
+                    self.rescue(&endangered)?;
+                    continue;
+                }
             }
             // Until the snapshot is there nobody else on this machine takes its number.
             let _numbering = repository.state().lock()?;

@@ -13,6 +13,7 @@ mod index_table;
 mod keys;
 mod layout;
 mod local;
+mod object_cache;
 pub mod observe;
 mod open;
 pub mod pack_writer;
@@ -22,6 +23,7 @@ mod state;
 pub mod stats;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tree_cache;
 pub mod tree_reader;
 
 use std::path::PathBuf;
@@ -65,7 +67,10 @@ pub struct Repository {
 }
 
 struct Inner {
+    /// With a cache of small objects, where that is worth it.
     store: Arc<dyn Store>,
+    /// Without.
+    origin: Arc<dyn Store>,
     keys: KeyRing,
     id_keys: IdKeys,
     config: Config,
@@ -75,6 +80,7 @@ struct Inner {
     index: Index,
     state: state::State,
     frames: reader::FrameCache,
+    trees: tree_cache::TreeCache,
     warnings: Mutex<Vec<String>>,
 }
 

@@ -1,5 +1,6 @@
 //! Making a repository, and opening one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use putback_format::chunk::Chunker;
@@ -20,7 +21,10 @@ use crate::index::Index;
 use crate::keys::SlotOwner;
 use crate::reader::FrameCache;
 use crate::state::{Seen, State};
-use crate::{Inner, LocalDirectories, Repository, clock, layout, read_verified, write_object};
+use crate::tree_cache::TreeCache;
+use crate::{
+    Inner, LocalDirectories, Repository, clock, layout, object_cache, read_verified, write_object,
+};
 
 /// A full pack, unless `init` says otherwise.
 const PACK_BYTES: u64 = 32 << 20;
@@ -138,9 +142,15 @@ impl Repository {
             })
             .map_err(Error::encode("a configuration"))?;
 
-        store.create(&layout::FOLDERS)?;
+        let is_new = store.create(&layout::FOLDERS)? && store.capabilities().is_remote;
         let lock = store.lock(LockMode::Exclusive)?;
-        if !list_configs(store.as_ref())?.is_empty() || holds_backups(store.as_ref())? {
+        // Where a listing costs a round trip, a folder that was just made needs none.
+        let holds_something = || {
+            Ok::<_, Error>(
+                !list_configs(store.as_ref())?.is_empty() || holds_backups(store.as_ref())?,
+            )
+        };
+        if !is_new && holds_something()? {
             return Err(Error::RepositoryExists { location });
         }
         if lock.is_some() {
@@ -187,48 +197,70 @@ impl Repository {
         directories: &LocalDirectories,
     ) -> Result<Self> {
         let location = store.describe();
+        let cached = object_cache::layer(&store, directories);
         let mut warnings = Vec::new();
-        if list_configs(store.as_ref())?.is_empty() && !holds_backups(store.as_ref())? {
+        let configs = list_configs(cached.as_ref())?;
+        if configs.is_empty() && !holds_backups(cached.as_ref())? {
             return Err(Error::NoRepository { location });
         }
-        let mut slots = read_slots(store.as_ref(), &mut warnings)?;
+        // Where a listing costs a round trip, the second copies are looked at only if nothing else opens.
+        let groups: &[&[&str]] = match store.capabilities().is_remote {
+            true => &[&[layout::KEYS], &[layout::COPIES]],
+            false => &[&[layout::KEYS, layout::COPIES]],
+        };
+        let mut listed = BTreeSet::new();
+        let mut has_slots = false;
         let mut unreadable = None;
-        // The slot that opened last time comes first: each try costs what Argon2id costs.
-        slots.sort_by_key(|(id, bytes)| {
-            let last = Slot::decode(bytes).ok().and_then(|slot| {
-                State::new(directories.state.as_deref(), slot.repository).last_slot()
+        for folders in groups {
+            let mut ids = list_slots(cached.as_ref(), folders)?;
+            ids.retain(|id| listed.insert(*id));
+            let mut slots = read_slots_of(cached.as_ref(), ids, &mut warnings)?;
+            has_slots |= !slots.is_empty();
+            // The slot that opened last time comes first: each try costs what Argon2id costs.
+            slots.sort_by_key(|(id, bytes)| {
+                let last = Slot::decode(bytes).ok().and_then(|slot| {
+                    State::new(directories.state.as_deref(), slot.repository).last_slot()
+                });
+                (last != Some(*id), *id)
             });
-            (last != Some(*id), *id)
-        });
-        for (id, bytes) in slots.iter().take(SLOTS_MAX * 2) {
-            let opened = Slot::decode(bytes).and_then(|slot| {
-                slot.open(password.as_bytes()).map(|keys| (slot.repository, keys))
-            });
-            match opened {
-                Ok((repository, keys)) => {
-                    let config = match read_config(store.as_ref(), repository, &keys, &mut warnings)
-                    {
-                        Ok(config) => config,
-                        // A slot that an `init` left which did not come to its end: another one may fit.
-                        Err(error @ Error::TwoRepositories { .. }) => {
-                            unreadable = Some(error);
-                            continue;
-                        }
-                        Err(error) => return Err(error),
-                    };
-                    let opened = Self::assemble(store, keys, config, Some(*id), directories)?;
-                    opened.state().set_last_slot(id);
-                    warnings.into_iter().for_each(|warning| opened.warn(warning));
-                    return Ok(opened);
-                }
-                Err(putback_format::Error::WrongPassword) => {}
-                Err(error) => unreadable = Some(Error::object(layout::slot(id), error)),
+            for (id, bytes) in slots.iter().take(SLOTS_MAX * 2) {
+                let opened = Slot::decode(bytes).and_then(|slot| {
+                    slot.open(password.as_bytes()).map(|keys| (slot.repository, keys))
+                });
+                let (repository, keys) = match opened {
+                    Ok(opened) => opened,
+                    Err(putback_format::Error::WrongPassword) => continue,
+                    Err(error) => {
+                        unreadable = Some(Error::object(layout::slot(id), error));
+                        continue;
+                    }
+                };
+                let store_of = cached.as_ref();
+                let config = match read_config(
+                    store_of,
+                    configs.clone(),
+                    repository,
+                    &keys,
+                    &mut warnings,
+                ) {
+                    Ok(config) => config,
+                    // A slot that an `init` left which did not come to its end: another one may fit.
+                    Err(error @ Error::TwoRepositories { .. }) => {
+                        unreadable = Some(error);
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                let opened = Self::assemble(store, keys, config, Some(*id), directories)?;
+                opened.state().set_last_slot(id);
+                warnings.into_iter().for_each(|warning| opened.warn(warning));
+                return Ok(opened);
             }
         }
         // A slot that could not be tried may be the right one: that is the better message.
         Err(match unreadable {
             Some(error) => error,
-            None if slots.is_empty() => Error::Damaged {
+            None if !has_slots => Error::Damaged {
                 object: format!("every password slot of {location}"),
                 source: None,
             },
@@ -247,11 +279,13 @@ impl Repository {
     ) -> Result<Self> {
         let (repository, keys) =
             slot::import(text).map_err(|error| Error::object("the exported key", error))?;
-        if list_configs(store.as_ref())?.is_empty() && !holds_backups(store.as_ref())? {
+        let cached = object_cache::layer(&store, directories);
+        let configs = list_configs(cached.as_ref())?;
+        if configs.is_empty() && !holds_backups(cached.as_ref())? {
             return Err(Error::NoRepository { location: store.describe() });
         }
         let mut warnings = Vec::new();
-        let config = match read_config(store.as_ref(), repository, &keys, &mut warnings) {
+        let config = match read_config(cached.as_ref(), configs, repository, &keys, &mut warnings) {
             // One key and one repository that do not fit are no sign of two repositories in one folder.
             Err(Error::TwoRepositories { location, first, second }) => {
                 return Err(Error::KeyOfOther { location, key: first, repository: second });
@@ -273,11 +307,14 @@ impl Repository {
         let chunker = Chunker::new(config.chunker, &keys.dedup().gear_table());
         let cache =
             directories.cache.as_ref().map(|cache| cache.join(config.repository.to_string()));
+        let trees = cache.as_ref().filter(|_| store.capabilities().is_remote);
+        let trees = TreeCache::new(trees.map(|cache| cache.join("trees")));
         let index = Index::new(config.repository, cache.map(|cache| cache.join("index")));
         let state = State::new(directories.state.as_deref(), config.repository);
         let opened = Self {
             inner: Arc::new(Inner {
-                store,
+                store: object_cache::layer(&store, directories),
+                origin: store,
                 id_keys: keys.dedup().id_keys(),
                 keys,
                 config,
@@ -286,6 +323,7 @@ impl Repository {
                 index,
                 state,
                 frames: FrameCache::default(),
+                trees,
                 warnings: Default::default(),
             }),
         };
@@ -293,12 +331,15 @@ impl Repository {
         Ok(opened)
     }
 
-    /// The same repository with an index that knows nothing yet and uses no cache.
-    pub(crate) fn with_fresh_index(&self) -> Self {
+    /// The same repository with an index that knows nothing yet; all comes from the store, unless the cache
+    /// of objects may be used.
+    pub(crate) fn with_fresh_index(&self, uses_cache: bool) -> Self {
         let inner = &self.inner;
+        let trees = if uses_cache { inner.trees.again() } else { TreeCache::new(None) };
         Self {
             inner: Arc::new(Inner {
-                store: Arc::clone(&inner.store),
+                store: Arc::clone(if uses_cache { &inner.store } else { &inner.origin }),
+                origin: Arc::clone(&inner.origin),
                 id_keys: inner.id_keys.clone(),
                 keys: inner.keys.clone(),
                 config: inner.config.clone(),
@@ -307,6 +348,7 @@ impl Repository {
                 index: Index::new(self.id(), None),
                 state: State::new(None, self.id()),
                 frames: FrameCache::default(),
+                trees,
                 warnings: Default::default(),
             }),
         }
@@ -389,19 +431,31 @@ pub(crate) fn read_slots(
     store: &dyn Store,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<(SlotId, Vec<u8>)>> {
-    let list = |folder| match store.list(folder) {
-        Err(error) if error.kind == ErrorKind::NotFound => Ok(Vec::new()),
-        listed => listed,
-    };
-    let mut ids: Vec<SlotId> =
-        list(layout::KEYS)?.iter().filter_map(|info| info.path.name().parse().ok()).collect();
-    // `key remove` deletes the copy first: a copy that stands alone has lost its original.
-    let copies = list(layout::COPIES)?;
-    ids.extend(copies.iter().filter_map(|info| {
-        info.path.name().strip_prefix("keys-").and_then(|name| name.parse::<SlotId>().ok())
-    }));
-    ids.sort();
-    ids.dedup();
+    let ids = list_slots(store, &[layout::KEYS, layout::COPIES])?;
+    read_slots_of(store, ids, warnings)
+}
+
+/// The slots that these folders name.
+fn list_slots(store: &dyn Store, folders: &[&str]) -> Result<BTreeSet<SlotId>> {
+    let mut ids = BTreeSet::new();
+    for folder in folders {
+        let listed = match store.list(folder) {
+            Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
+            listed => listed?,
+        };
+        // `key remove` deletes the copy first: a copy that stands alone has lost its original.
+        let prefix = if *folder == layout::COPIES { "keys-" } else { "" };
+        let slot = |name: &str| name.strip_prefix(prefix)?.parse::<SlotId>().ok();
+        ids.extend(listed.iter().filter_map(|info| slot(info.path.name())));
+    }
+    Ok(ids)
+}
+
+fn read_slots_of(
+    store: &dyn Store,
+    ids: BTreeSet<SlotId>,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<(SlotId, Vec<u8>)>> {
     let mut slots = Vec::new();
     for id in ids {
         match read_with_copy(store, &layout::slot(&id), warnings) {
@@ -439,14 +493,14 @@ fn read_with_copy(
     }
 }
 
-/// The newest configuration that opens.
+/// The newest configuration that opens, of those that are listed.
 fn read_config(
     store: &dyn Store,
+    mut configs: Vec<(u64, ConfigId, ObjectPath)>,
     repository: RepositoryId,
     keys: &KeyRing,
     warnings: &mut Vec<String>,
 ) -> Result<Config> {
-    let mut configs = list_configs(store)?;
     if configs.is_empty() {
         let copies = store.list(layout::COPIES)?;
         configs = copies

@@ -32,6 +32,7 @@ use putback_store::Upload;
 use crate::Repository;
 use crate::error::{Error, Result};
 use crate::layout;
+use crate::tree_cache::NewPack;
 
 /// Packs of one kind that take frames at the same time: one that fills, one whose rest is being used up.
 const OPEN_PACKS: usize = 2;
@@ -64,6 +65,8 @@ struct Placing {
 
 struct Appending {
     upload: Option<Box<dyn Upload>>,
+    /// The same bytes for the local cache, if they are trees and worth it.
+    kept: Option<NewPack>,
     hasher: blake3::Hasher,
     crc: crc32fast::Hasher,
     /// Ordinal of the frame that comes next in the file.
@@ -492,6 +495,10 @@ impl Shared {
         let master = repository.keys().master("a pack", epoch).map_err(Error::encode("a pack"))?;
         let key = PackKey::new(master, repository.id(), epoch, salt);
         let upload = repository.store().upload(layout::PACKS)?;
+        let kept = match kind {
+            BlobKind::Tree => repository.inner.trees.begin(),
+            BlobKind::Data => None,
+        };
         guard(&self.progress).packs += 1;
         Ok(Arc::new(OpenPack {
             key,
@@ -502,6 +509,7 @@ impl Shared {
             }),
             appending: Mutex::new(Appending {
                 upload: Some(upload),
+                kept,
                 hasher: blake3::Hasher::new(),
                 crc: crc32fast::Hasher::new(),
                 next: 0,
@@ -582,6 +590,7 @@ impl Shared {
         let id = PackId::from_bytes(*appending.hasher.finalize().as_bytes());
         let crc32 = appending.crc.clone().finalize();
         let Some(upload) = appending.upload.take() else { return Err(Error::WorkerFailed) };
+        let kept = appending.kept.take();
         drop(appending);
         let info = upload.finish(&layout::pack(&id))?;
         if info.size != size || info.crc32.is_some_and(|stored| stored != crc32) {
@@ -589,6 +598,9 @@ impl Shared {
                 object: format!("pack {id}, just written,"),
                 source: None,
             });
+        }
+        if let Some(kept) = kept {
+            kept.keep(&self.repository.inner.trees, &id);
         }
         self.stored_bytes.fetch_add(size, Ordering::Relaxed);
         self.packs.fetch_add(1, Ordering::Relaxed);
@@ -627,6 +639,9 @@ impl Appending {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.hasher.update(bytes);
         self.crc.update(bytes);
+        if self.kept.as_mut().is_some_and(|kept| !kept.append(bytes)) {
+            self.kept = None;
+        }
         match &mut self.upload {
             Some(upload) => Ok(upload.append(bytes)?),
             None => Err(Error::WorkerFailed),

@@ -1,9 +1,11 @@
 //! Packs to frames, frames to verified blobs.
 //!
 //! A [`FrameReader`] belongs to one worker and reuses its buffers; [`FrameReader::read_frames`] joins
-//! neighbouring frames into few requests. Single blobs (trees, `cat`) go through a small shared cache of
+//! neighbouring frames into few requests. Where a request costs a round trip, it takes all frames of a pack
+//! from one response while that comes in, and frames of trees through `tree_cache.rs`. Single blobs (trees, `cat`) go through a small shared cache of
 //! frames. Every blob that leaves this file has been verified against its id.
 
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use putback_format::compress::Decompressor;
@@ -16,8 +18,11 @@ use crate::index::{BlobLocation, PackNumber};
 use crate::index_table::PackRecord;
 use crate::{Repository, layout};
 
-/// Bytes of frames that are read with one request; larger frames come alone.
+/// Bytes of frames that are read with one request on a local disk; larger frames come alone.
 const REQUEST_BYTES: u64 = 4 << 20;
+/// Bytes of a tree pack that are read with one request where it costs a round trip: the frames behind the
+/// wanted one are kept, since a walk asks for them next.
+const TREE_REQUEST_BYTES: u64 = 8 << 20;
 /// Gaps up to this size are read rather than skipped on a local disk.
 const GAP_BYTES_LOCAL: u64 = 128 << 10;
 /// The same where a request costs a round trip.
@@ -99,7 +104,12 @@ impl FrameReader {
         let key = self.key(pack)?;
         let offsets = offsets(pack);
         let is_remote = self.repository.store().capabilities().is_remote;
-        let gap = if is_remote { GAP_BYTES_REMOTE } else { GAP_BYTES_LOCAL };
+        let is_kept = pack.kind == BlobKind::Tree && self.repository.inner.trees.is_enabled();
+        let (gap, bytes_max) = match is_remote {
+            true if is_kept => (0, TREE_REQUEST_BYTES),
+            true => (GAP_BYTES_REMOTE, u64::MAX),
+            false => (GAP_BYTES_LOCAL, REQUEST_BYTES),
+        };
         let mut rest = frames;
         while let Some(first) = rest.first() {
             let range = |frame: &u32| offsets.get(*frame as usize).copied();
@@ -108,10 +118,15 @@ impl FrameReader {
                 rest = &rest[1..];
                 continue;
             };
+            if is_kept && self.open_kept(pack, &key, *first, start..end) {
+                each(WantedFrame { frame: *first, plain: Ok(&self.plain) })?;
+                rest = &rest[1..];
+                continue;
+            }
             let mut count = 1;
             for next in &rest[1..] {
                 match range(next) {
-                    Some((from, to)) if from <= end + gap && to - start <= REQUEST_BYTES => {
+                    Some((from, to)) if from <= end + gap && to - start <= bytes_max => {
                         end = to;
                     }
                     _ => break,
@@ -120,9 +135,118 @@ impl FrameReader {
             }
             let (group, others) = rest.split_at(count);
             rest = others;
-            self.read_group(pack, &key, &offsets, group, start..end, &mut each)?;
+            if is_kept {
+                self.read_ahead(pack, &key, &offsets, group, start..end, &mut each)?;
+            } else if is_remote {
+                self.read_stream(pack, &key, &offsets, group, start..end, &mut each)?;
+            } else {
+                self.read_group(pack, &key, &offsets, group, start..end, &mut each)?;
+            }
         }
         Ok(())
+    }
+
+    /// Opens a frame that was kept; false if it was not, or is damaged.
+    fn open_kept(
+        &mut self,
+        pack: &PackRecord,
+        key: &PackKey,
+        frame: u32,
+        range: Range<u64>,
+    ) -> bool {
+        let trees = &self.repository.inner.trees;
+        trees.read(&pack.id, range, &mut self.stored)
+            && open_frame(
+                key,
+                pack,
+                frame,
+                &self.stored,
+                &mut self.decompressor,
+                &mut self.coded,
+                &mut self.plain,
+            )
+            .is_ok()
+    }
+
+    /// Reads a group of a tree pack and the frames behind it, as many as one request may take, and keeps them.
+    fn read_ahead(
+        &mut self,
+        pack: &PackRecord,
+        key: &PackKey,
+        offsets: &[(u64, u64)],
+        group: &[u32],
+        range: Range<u64>,
+        each: &mut impl FnMut(WantedFrame<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let limit = range.start + TREE_REQUEST_BYTES;
+        let ends = offsets.iter().map(|(_, to)| *to).take_while(|to| *to <= limit);
+        let ahead = range.start..range.end.max(ends.last().unwrap_or_default());
+        let store = self.repository.store();
+        if store.read(&layout::pack(&pack.id), ahead, &mut self.stored).is_err() {
+            return self.read_group(pack, key, offsets, group, range, each);
+        }
+        self.repository.inner.trees.write(&pack.id, range.start, &self.stored);
+        self.open_group(pack, key, offsets, group, range.start, each)
+    }
+
+    /// Reads a group in one request and opens its frames while they come in.
+    fn read_stream(
+        &mut self,
+        pack: &PackRecord,
+        key: &PackKey,
+        offsets: &[(u64, u64)],
+        group: &[u32],
+        range: Range<u64>,
+        each: &mut impl FnMut(WantedFrame<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let path = layout::pack(&pack.id);
+        let mut position = range.start;
+        let mut waiting = group;
+        let mut result = Ok(());
+        let Self { repository, decompressor, stored, coded, plain } = self;
+        stored.clear();
+        let read = repository.store().read_pieces(&path, range, &mut |mut piece| {
+            while let (Some(frame), false) = (waiting.first(), piece.is_empty()) {
+                let (from, to) = offsets[*frame as usize];
+                let is_wanted = position >= from;
+                let until = if is_wanted { to } else { from };
+                let length = usize::try_from(until - position).unwrap_or(usize::MAX);
+                let (these, others) = piece.split_at(length.min(piece.len()));
+                if is_wanted {
+                    stored.extend_from_slice(these);
+                }
+                position += these.len() as u64;
+                piece = others;
+                if position < to {
+                    continue;
+                }
+                waiting = &waiting[1..];
+                let opened = open_frame(key, pack, *frame, stored, decompressor, coded, plain);
+                stored.clear();
+                let plain = match opened {
+                    Ok(()) => Ok(plain.as_slice()),
+                    Err(error) => Err(damaged_frame(pack, *frame, error)),
+                };
+                result = each(WantedFrame { frame: *frame, plain });
+                if result.is_err() {
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        result?;
+        match read {
+            Ok(()) => Ok(()),
+            // What the store has tried long enough, or will refuse again, need not be asked frame by frame.
+            Err(error) if !error.is_about_object() => Err(error.into()),
+            Err(_) => {
+                for frame in waiting {
+                    let (from, to) = offsets[*frame as usize];
+                    self.read_group(pack, key, offsets, &[*frame], from..to, each)?;
+                }
+                Ok(())
+            }
+        }
     }
 
     fn read_group(
@@ -131,7 +255,7 @@ impl FrameReader {
         key: &PackKey,
         offsets: &[(u64, u64)],
         group: &[u32],
-        range: std::ops::Range<u64>,
+        range: Range<u64>,
         each: &mut impl FnMut(WantedFrame<'_>) -> Result<()>,
     ) -> Result<()> {
         let path = layout::pack(&pack.id);
@@ -147,6 +271,19 @@ impl FrameReader {
             }
             return each(WantedFrame { frame: group[0], plain: Err(error.into()) });
         }
+        self.open_group(pack, key, offsets, group, start, each)
+    }
+
+    /// Opens the frames of a group in `stored`, which begins at `start` of the pack.
+    fn open_group(
+        &mut self,
+        pack: &PackRecord,
+        key: &PackKey,
+        offsets: &[(u64, u64)],
+        group: &[u32],
+        start: u64,
+        each: &mut impl FnMut(WantedFrame<'_>) -> Result<()>,
+    ) -> Result<()> {
         for frame in group {
             let (from, to) = offsets[*frame as usize];
             let stored = &self.stored[(from - start) as usize..(to - start) as usize];
@@ -161,9 +298,7 @@ impl FrameReader {
             );
             let plain = match opened {
                 Ok(()) => Ok(self.plain.as_slice()),
-                Err(error) => {
-                    Err(Error::object(format!("frame {frame} of pack {}", pack.id), error))
-                }
+                Err(error) => Err(damaged_frame(pack, *frame, error)),
             };
             each(WantedFrame { frame: *frame, plain })?;
         }
@@ -188,6 +323,10 @@ fn offsets(pack: &PackRecord) -> Vec<(u64, u64)> {
             (start, end)
         })
         .collect()
+}
+
+fn damaged_frame(pack: &PackRecord, frame: u32, error: putback_format::Error) -> Error {
+    Error::object(format!("frame {frame} of pack {}", pack.id), error)
 }
 
 fn unknown_frame(pack: &PackRecord) -> Error {

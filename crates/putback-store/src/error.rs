@@ -99,6 +99,17 @@ impl Error {
         self.status == Status::Temporary
     }
 
+    /// Whether it says something of this one object, so that the next one may be better off: not that the
+    /// store cannot be reached, is full or wants a sign-in.
+    #[must_use]
+    pub fn is_about_object(&self) -> bool {
+        self.status != Status::Exhausted
+            && !matches!(
+                self.kind,
+                ErrorKind::Unauthorized | ErrorKind::RateLimited | ErrorKind::Full
+            )
+    }
+
     /// Whether the object, or the store itself, does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -12,11 +12,14 @@ pub mod path;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::time::SystemTime;
 
 pub use error::{Error, ErrorKind, Operation, Status};
 pub use path::ObjectPath;
+
+/// What [`Store::read_pieces`] reads at once where nothing better is known.
+const PIECE_BYTES: u64 = 4 << 20;
 
 /// What a store reports of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,8 +90,9 @@ pub trait Store: Send + Sync {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes the store's root and the given folders; those that exist are left as they are.
-    fn create(&self, folders: &[&str]) -> Result<(), Error>;
+    /// Makes the store's root and the given folders; those that exist are left as they are. True if
+    /// the root was made by this call, so that nothing can be in it yet.
+    fn create(&self, folders: &[&str]) -> Result<bool, Error>;
 
     /// All objects of a folder (not of its sub-folders), in no order. The empty string is the root.
     /// A folder that does not exist is empty if the store's root exists, and
@@ -104,6 +108,28 @@ pub trait Store: Send + Sync {
     fn read(&self, path: &ObjectPath, range: Range<u64>, buffer: &mut Vec<u8>)
     -> Result<(), Error>;
 
+    /// Reads `range` in one go and hands it over in pieces of any length, in order, as they come, until
+    /// `each` breaks. Where a request costs a round trip this costs one, and no memory for the range.
+    /// Errors as for [`Store::read`]; pieces may have been handed over before.
+    fn read_pieces(
+        &self,
+        path: &ObjectPath,
+        range: Range<u64>,
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut buffer = Vec::new();
+        let mut offset = range.start;
+        while offset < range.end {
+            let end = range.end.min(offset + PIECE_BYTES);
+            self.read(path, offset..end, &mut buffer)?;
+            if each(&buffer).is_break() {
+                break;
+            }
+            offset = end;
+        }
+        Ok(())
+    }
+
     /// Reads a whole object of at most `bytes_max` bytes; a larger one is [`ErrorKind::Corrupt`].
     fn read_all(&self, path: &ObjectPath, bytes_max: u64) -> Result<Vec<u8>, Error>;
 
@@ -114,6 +140,12 @@ pub trait Store: Send + Sync {
     /// Starts an object whose bytes come in pieces, in `folder`; it can be finished there only.
     /// Folder and root as for [`Store::write`].
     fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, Error>;
+
+    /// Finishes the objects whose bytes an interrupted run had all gathered and begun to send, and
+    /// returns them. A store that keeps nothing between runs has none.
+    fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
+        Ok(Vec::new())
+    }
 
     /// Deletes these rows; one that is gone already is success.
     fn delete(&self, objects: &[ObjectInfo]) -> Result<(), Error>;

@@ -103,13 +103,16 @@ impl LocalStore {
     }
 
     /// Makes the root with its parents.
-    fn create_root(&self) -> io::Result<()> {
+    /// Whether anything had to be made.
+    fn create_root(&self) -> io::Result<bool> {
         let missing: Vec<_> = self
             .root
             .ancestors()
             .take_while(|path| *path != Path::new("") && !path.is_dir())
             .collect();
-        missing.into_iter().rev().try_for_each(|path| self.create_directory(path))
+        let is_new = !missing.is_empty();
+        missing.into_iter().rev().try_for_each(|path| self.create_directory(path))?;
+        Ok(is_new)
     }
 
     /// Starts a file in `folder`, which is made if only the folder is missing.
@@ -178,15 +181,15 @@ impl Store for LocalStore {
         Capabilities { is_remote: false, connections: 8, is_consistent: true }
     }
 
-    fn create(&self, folders: &[&str]) -> Result<(), Error> {
+    fn create(&self, folders: &[&str]) -> Result<bool, Error> {
         let operation = Operation::Manage;
-        self.create_root().map_err(|error| io_error(operation, &self.root, error))?;
+        let is_new = self.create_root().map_err(|error| io_error(operation, &self.root, error))?;
         for folder in folders {
             let directory = self.checked_directory_of(folder, operation)?;
             self.create_directory(&directory)
                 .map_err(|error| io_error(operation, &directory, error))?;
         }
-        Ok(())
+        Ok(is_new)
     }
 
     fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, Error> {

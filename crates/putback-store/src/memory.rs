@@ -173,9 +173,10 @@ impl Store for MemoryStore {
         self.capabilities
     }
 
-    fn create(&self, folders: &[&str]) -> Result<(), Error> {
-        self.state().root_exists = true;
-        folders.iter().try_for_each(|folder| self.check_reachable(folder, Operation::Manage))
+    fn create(&self, folders: &[&str]) -> Result<bool, Error> {
+        let existed = std::mem::replace(&mut self.state().root_exists, true);
+        folders.iter().try_for_each(|folder| self.check_reachable(folder, Operation::Manage))?;
+        Ok(!existed)
     }
 
     fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, Error> {

@@ -34,7 +34,7 @@ impl Store for Interfering {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
     }
-    fn create(&self, folders: &[&str]) -> Result<(), StoreError> {
+    fn create(&self, folders: &[&str]) -> Result<bool, StoreError> {
         self.inner.create(folders)
     }
     fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {

@@ -406,7 +406,7 @@ impl Store for FaultyStore {
         self.inner.capabilities()
     }
 
-    fn create(&self, folders: &[&str]) -> Result<(), Error> {
+    fn create(&self, folders: &[&str]) -> Result<bool, Error> {
         let verdict = self.begin(Call::Create, &folders.join(" "), 0)?;
         verdict.conclude(self.inner.create(folders))
     }

@@ -4,7 +4,7 @@
 //! before it.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Call;
@@ -124,8 +124,8 @@ impl Store for RecordingStore {
         self.inner.capabilities()
     }
 
-    fn create(&self, folders: &[&str]) -> Result<(), Error> {
-        self.log.note(Call::Create, folders.join(" "), |()| 0, self.inner.create(folders))
+    fn create(&self, folders: &[&str]) -> Result<bool, Error> {
+        self.log.note(Call::Create, folders.join(" "), |_| 0, self.inner.create(folders))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, Error> {
@@ -146,6 +146,20 @@ impl Store for RecordingStore {
         self.log.note(Call::Read, path.as_str(), |()| buffer.len() as u64, result)
     }
 
+    fn read_pieces(
+        &self,
+        path: &ObjectPath,
+        range: Range<u64>,
+        each: &mut dyn FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let mut bytes = 0;
+        let result = self.inner.read_pieces(path, range, &mut |piece| {
+            bytes += piece.len() as u64;
+            each(piece)
+        });
+        self.log.note(Call::Read, path.as_str(), |()| bytes, result)
+    }
+
     fn read_all(&self, path: &ObjectPath, bytes_max: u64) -> Result<Vec<u8>, Error> {
         let result = self.inner.read_all(path, bytes_max);
         self.log.note(Call::ReadAll, path.as_str(), |bytes| bytes.len() as u64, result)
@@ -159,6 +173,10 @@ impl Store for RecordingStore {
     fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, Error> {
         let inner = self.log.note(Call::Upload, folder, |_| 0, self.inner.upload(folder))?;
         Ok(Box::new(RecordingUpload { inner, folder: folder.to_owned(), log: self.log.clone() }))
+    }
+
+    fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
+        self.inner.resume_uploads()
     }
 
     fn delete(&self, objects: &[ObjectInfo]) -> Result<(), Error> {
