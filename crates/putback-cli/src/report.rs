@@ -201,8 +201,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             _ => code::FAILED,
         };
     }
-    if error.chain().any(|cause| matches!(cause.downcast_ref(), Some(EngineError::Pattern { .. })))
-    {
+    let engine = error.chain().find_map(|cause| cause.downcast_ref::<EngineError>());
+    if let Some(EngineError::StorageFull { .. }) = engine {
+        return code::FULL;
+    }
+    if let Some(EngineError::Pattern { .. }) = engine {
         return code::USAGE;
     }
     match repository_error(error) {
@@ -234,6 +237,14 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .to_owned(),
             ),
         };
+    }
+    let engine = error.chain().find_map(|cause| cause.downcast_ref::<EngineError>());
+    if let Some(EngineError::StorageFull { checkpoint, .. }) = engine {
+        let safe = checkpoint.map_or_else(
+            || "earlier snapshots are not affected".to_owned(),
+            |id| format!("what was backed up so far is safe as checkpoint {}, and the next backup continues from it", id.short()),
+        );
+        return Some(format!("make room on the storage; {safe}"));
     }
     if let Some(store) = store_error(error) {
         return match store.kind {
@@ -332,6 +343,7 @@ mod tests {
         check(EngineError::from(RepositoryError::Cancelled), 130);
         check(RepositoryError::RepositoryExists { location: location() }, 1);
         check(store(ErrorKind::Full), 14);
+        check(EngineError::StorageFull { available: 7, checkpoint: None }, 14);
         check(RepositoryError::from(store(ErrorKind::Full)), 14);
         check(EngineError::from(RepositoryError::from(store(ErrorKind::Unauthorized))), 13);
         check(RepositoryError::from(store(ErrorKind::Locked)), 11);

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use putback_format::id::SnapshotId;
 use thiserror::Error;
 
 /// An error of the engine.
@@ -39,6 +40,14 @@ pub enum Error {
         pattern: String,
         /// What is wrong with it.
         message: String,
+    },
+    /// The storage has room for little more; what was under way is stored.
+    #[error("the storage is full: {available} bytes are free")]
+    StorageFull {
+        /// Bytes that are free.
+        available: u64,
+        /// What is safe, if anything is.
+        checkpoint: Option<SnapshotId>,
     },
     /// What was asked makes no sense or would do harm; nothing was done.
     #[error("{message}")]

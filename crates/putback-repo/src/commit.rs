@@ -26,10 +26,11 @@ use putback_format::pack::{PackContents, TRAILER_BYTES, Trailer};
 use putback_format::segment::{Segment, SegmentPack};
 use putback_format::snapshot::{Incident, Snapshot, Statistics};
 use putback_format::tree::{Entry, Timestamp};
-use putback_store::LockMode;
+use putback_store::{LockMode, Space};
 
 use crate::error::{Error, Result};
 use crate::index_table::PackRecord;
+use crate::observe::Cancel;
 use crate::pack_writer::{FrameWriter, PackWriter, Written};
 use crate::reader::FrameReader;
 use crate::snapshots::StoredSnapshot;
@@ -271,6 +272,20 @@ impl Backup {
     #[must_use]
     pub fn adopted_packs(&self) -> u64 {
         self.adopted
+    }
+
+    /// From now on `cancel` is told when a storage that is not this machine's has room for little more than what
+    /// is under way. A local disk that is full ends the run with its own error.
+    pub fn stop_when_full(&self, cancel: Cancel) {
+        if self.repository.store().capabilities().is_remote {
+            self.writer.stop_when_full(cancel);
+        }
+    }
+
+    /// What the storage had left when it was found nearly full.
+    #[must_use]
+    pub fn nearly_full(&self) -> Option<Space> {
+        self.writer.nearly_full()
     }
 
     /// A place to gather blobs; one for each worker and kind.

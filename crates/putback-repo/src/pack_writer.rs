@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -27,11 +27,12 @@ use putback_format::limits::SEGMENT_BYTES_TARGET;
 use putback_format::pack::{FrameHead, PackBuilder, PackKey, TRAILER_BYTES};
 use putback_format::seal::SEAL_OVERHEAD_BYTES;
 use putback_format::segment::{Segment, SegmentPack};
-use putback_store::Upload;
+use putback_store::{Space, Upload};
 
 use crate::Repository;
 use crate::error::{Error, Result};
 use crate::layout;
+use crate::observe::Cancel;
 use crate::tree_cache::NewPack;
 
 /// Packs of one kind that take frames at the same time: one that fills, one whose rest is being used up.
@@ -40,6 +41,11 @@ const OPEN_PACKS: usize = 2;
 const ROOM_LEAST: u64 = 32 << 10;
 /// A frame that is shortened to fill a pack is not made shorter than this.
 const SHORT_FRAME_LEAST: u64 = 128 << 10;
+
+/// Packs that may be open or waiting for the store at the same time.
+const PACKS_UNDER_WAY: u64 = 10;
+/// Room that is left for trees, a segment and a snapshot: a checkpoint of a nearly full storage.
+const CHECKPOINT_BYTES: u64 = 8 << 20;
 
 /// Blobs on their way into one frame.
 struct Frame {
@@ -114,6 +120,10 @@ struct Shared {
     packs: AtomicU64,
     finish: Sender<Arc<OpenPack>>,
     sealers: AtomicUsize,
+    /// Whom to stop when the storage is nearly full.
+    to_stop: OnceLock<Cancel>,
+    /// What the storage had left when it was found nearly full.
+    nearly_full: Mutex<Option<Space>>,
 }
 
 /// Writes packs; shared by all workers of an operation.
@@ -160,6 +170,8 @@ impl PackWriter {
             packs: 0.into(),
             finish,
             sealers: sealers.into(),
+            to_stop: OnceLock::new(),
+            nearly_full: Mutex::default(),
         });
         let mut writer = Self { shared, frames: Some(frames), threads: Vec::new() };
         for number in 0..sealers {
@@ -202,6 +214,17 @@ impl PackWriter {
             stored_bytes: self.shared.stored_bytes.load(Ordering::Relaxed),
             packs: self.shared.packs.load(Ordering::Relaxed),
         }
+    }
+
+    /// From now on `cancel` is told when the storage has room for little more than what is under way.
+    pub(crate) fn stop_when_full(&self, cancel: Cancel) {
+        // The first one stays: a writer belongs to one operation.
+        let _ = self.shared.to_stop.set(cancel);
+    }
+
+    /// What the storage had left when it was found nearly full.
+    pub(crate) fn nearly_full(&self) -> Option<Space> {
+        *guard(&self.shared.nearly_full)
     }
 
     /// Closes all packs, shorter ones too, waits until they are durable, and writes the segment that names them.
@@ -611,7 +634,22 @@ impl Shared {
         self.repository.state().journal_pack(&id)?;
         unindexed.push(pack);
         drop(unindexed);
+        self.watch_space()?;
         self.write_segment(false)
+    }
+
+    /// Asks the operation to stop while what is under way, and a checkpoint, still fit.
+    fn watch_space(&self) -> Result<()> {
+        let Some(cancel) = self.to_stop.get() else { return Ok(()) };
+        let Some(space) = self.repository.store().space()? else { return Ok(()) };
+        let plain = self.plain_bytes.load(Ordering::Relaxed);
+        let not_stored = plain.saturating_sub(self.stored_bytes.load(Ordering::Relaxed));
+        let packs_open = self.repository.config().pack_bytes * PACKS_UNDER_WAY;
+        if space.available < not_stored.min(packs_open) + CHECKPOINT_BYTES {
+            guard(&self.nearly_full).get_or_insert(space);
+            cancel.cancel();
+        }
+        Ok(())
     }
 
     /// Writes a segment of the packs that none names, if they are enough for one or if asked.

@@ -225,6 +225,7 @@ impl Run<'_> {
 /// - [`Error::Refused`]: there is nothing to back up, or the source lies in the repository.
 /// - [`Error::Pattern`], [`Error::Source`]: the filter cannot be built; the machine is exhausted.
 /// - [`Error::Repository`]: the store failed. What was stored is taken over by the next run.
+/// - [`Error::StorageFull`]: it was stopped, with a checkpoint, before the storage was full.
 pub fn backup(
     repository: &Repository,
     source: Source,
@@ -256,6 +257,7 @@ pub fn backup(
     } else {
         repository.begin_backup(options.compression_level, options.workers)?
     };
+    backup.stop_when_full(options.cancel.clone());
     if backup.adopted_packs() > 0 || parents.checkpoint.is_some() {
         let checkpoint = parents.checkpoint.as_ref().map(|stored| stored.id);
         observer.event(Event::Resumed { checkpoint, packs: backup.adopted_packs() });
@@ -311,6 +313,9 @@ fn conclude(
             }
         }
         Outcome::Interrupted { checkpoint } => {
+            if let Some(space) = run.backup.nearly_full() {
+                return Err(Error::StorageFull { available: space.available, checkpoint });
+            }
             report.is_interrupted = true;
             report.snapshot = checkpoint;
         }

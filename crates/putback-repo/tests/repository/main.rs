@@ -9,6 +9,6 @@ mod commit;
 mod damage;
 mod faults;
 mod index;
-
+mod remote;
 mod rollback;
 mod support;
