@@ -8,6 +8,7 @@ pub mod diff;
 pub mod dump;
 mod error;
 pub mod find;
+pub mod forget;
 pub mod list;
 mod memo;
 pub mod pattern;

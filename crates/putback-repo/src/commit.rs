@@ -73,6 +73,28 @@ pub struct SnapshotDraft {
     pub incidents: Vec<Incident>,
 }
 
+impl From<&Snapshot> for SnapshotDraft {
+    /// Everything that a snapshot says of what it holds, and nothing of who wrote it when.
+    fn from(snapshot: &Snapshot) -> Self {
+        let snapshot = snapshot.clone();
+        Self {
+            root: snapshot.root,
+            time: snapshot.time,
+            utc_offset: snapshot.utc_offset,
+            host: snapshot.host,
+            user: snapshot.user,
+            paths: snapshot.paths,
+            tags: snapshot.tags,
+            description: snapshot.description,
+            program: snapshot.program,
+            parent: snapshot.parent,
+            complete: snapshot.complete,
+            statistics: snapshot.statistics,
+            incidents: snapshot.incidents,
+        }
+    }
+}
+
 /// A run that writes.
 pub struct Backup {
     repository: Repository,
@@ -268,6 +290,11 @@ impl Repository {
 }
 
 impl Backup {
+    /// The repository that it writes to.
+    pub(crate) fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
     /// Packs of an interrupted run that this one took over.
     #[must_use]
     pub fn adopted_packs(&self) -> u64 {
@@ -322,6 +349,22 @@ impl Backup {
     /// - [`Error::CommitContended`]: packs that it needs kept being removed.
     /// - [`Error::Store`], [`Error::Damaged`]: the store failed, or did not return what was written.
     pub fn commit(&self, draft: SnapshotDraft) -> Result<StoredSnapshot> {
+        self.commit_counting(draft, |writer| Some(writer.written().stored_bytes))
+    }
+
+    /// As [`Backup::commit`], for a snapshot whose content an earlier one had: its counts stay.
+    ///
+    /// # Errors
+    /// As [`Backup::commit`].
+    pub fn commit_again(&self, draft: SnapshotDraft) -> Result<StoredSnapshot> {
+        self.commit_counting(draft, |_| None)
+    }
+
+    fn commit_counting(
+        &self,
+        draft: SnapshotDraft,
+        stored_bytes: impl Fn(&PackWriter) -> Option<u64>,
+    ) -> Result<StoredSnapshot> {
         self.writer.flush()?;
         let repository = &self.repository;
         for _ in 0..ATTEMPTS {
@@ -343,7 +386,9 @@ impl Backup {
             // Until the snapshot is there nobody else on this machine takes its number.
             let _numbering = repository.state().lock()?;
             let mut snapshot = self.complete(draft.clone())?;
-            snapshot.statistics.bytes_stored = self.writer.written().stored_bytes;
+            if let Some(bytes) = stored_bytes(&self.writer) {
+                snapshot.statistics.bytes_stored = bytes;
+            }
             let object = repository.seal(ObjectKind::Snapshot, &snapshot.encode())?;
             let id = SnapshotId::of_stored(&object);
             let path = layout::snapshot(&id);

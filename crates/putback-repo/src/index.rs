@@ -375,7 +375,7 @@ impl Index {
         let mut is_done = false;
         for (number, open) in state.tables.iter().enumerate() {
             open.table
-                .find(id, |entry| {
+                .find(id, |_, entry| {
                     let is_known = open
                         .ids()
                         .get(entry.pack as usize)
@@ -455,6 +455,11 @@ impl Index {
     pub(crate) fn is_avoided(&self, pack: &PackId) -> bool {
         let state = self.state();
         state.marked.contains(pack) || state.tombstoned.contains(pack)
+    }
+
+    /// Whether a pack is gone, or about to go.
+    pub(crate) fn is_tombstoned(&self, pack: &PackId) -> bool {
+        self.state().tombstoned.contains(pack)
     }
 
     /// Whether writers may rely on the blob; notes its pack as needed if so.
@@ -605,6 +610,130 @@ impl Index {
             let _ = fs_err::remove_file(directory.join(name));
         }
         Ok(())
+    }
+}
+
+/// Which entries of the index are needed: a bit for each, so that 10^8 of them take 12 MiB.
+pub(crate) struct LiveSet {
+    /// For each table.
+    bits: Vec<Vec<u64>>,
+}
+
+/// What became of a blob that something needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Liveness {
+    /// It is needed, which was not known before.
+    New,
+    /// That was known.
+    Known,
+    /// No pack that will stay has it.
+    Missing,
+}
+
+impl LiveSet {
+    fn contains(&self, table: usize, number: u64) -> bool {
+        // Tables that came later hold nothing that was judged.
+        let word = self.bits.get(table).and_then(|words| words.get((number / 64) as usize));
+        word.is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+}
+
+/// How much of a pack is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PackUse {
+    /// Blobs that are.
+    pub(crate) blobs: u64,
+    /// Their plain bytes.
+    pub(crate) plain_bytes: u64,
+}
+
+impl Index {
+    /// A set that no entry is in yet. It counts for as long as the tables stay as they are.
+    pub(crate) fn live_set(&self) -> LiveSet {
+        let words = |open: &Arc<OpenTable>| open.table.entries().div_ceil(64) as usize;
+        LiveSet { bits: self.state().tables.iter().map(|open| vec![0; words(open)]).collect() }
+    }
+
+    /// Notes that a blob is needed; of several copies one is, and that of a pack that will stay.
+    ///
+    /// # Errors
+    /// [`Error::Local`] if the local tables cannot be read.
+    pub(crate) fn note_live(&self, live: &mut LiveSet, id: &BlobId) -> Result<Liveness> {
+        let state = self.state();
+        for (table, open) in state.tables.iter().enumerate() {
+            let mut at = None;
+            let found = open.table.find(id, |number, entry| {
+                let pack = open.ids().get(entry.pack as usize);
+                let stays = pack.is_some_and(|pack| {
+                    !state.marked.contains(pack) && !state.tombstoned.contains(pack)
+                });
+                if stays {
+                    at = Some(number);
+                }
+                stays
+            });
+            found.map_err(self.local_error())?;
+            if let Some(number) = at {
+                let word = &mut live.bits[table][(number / 64) as usize];
+                let bit = 1 << (number % 64);
+                let liveness = if *word & bit == 0 { Liveness::New } else { Liveness::Known };
+                *word |= bit;
+                return Ok(liveness);
+            }
+        }
+        Ok(Liveness::Missing)
+    }
+
+    /// How much of each pack is needed, by table and number. Reads all tables once.
+    ///
+    /// # Errors
+    /// [`Error::Local`] if the local tables cannot be read.
+    pub(crate) fn pack_uses(&self, live: &LiveSet) -> Result<Vec<(PackNumber, PackId, PackUse)>> {
+        let state = self.state();
+        let mut all = Vec::new();
+        for (table, open) in state.tables.iter().enumerate() {
+            let mut uses = vec![PackUse::default(); open.ids().len()];
+            let entries = open.table.iter().map_err(self.local_error())?;
+            for (number, entry) in (0..).zip(entries) {
+                let entry = entry.map_err(self.local_error())?;
+                if live.contains(table, number)
+                    && let Some(used) = uses.get_mut(entry.pack as usize)
+                {
+                    used.blobs += 1;
+                    used.plain_bytes += u64::from(entry.length);
+                }
+            }
+            for (number, (id, used)) in open.ids().iter().zip(uses).enumerate() {
+                all.push((PackNumber { table: table as u32, number: number as u32 }, *id, used));
+            }
+        }
+        Ok(all)
+    }
+
+    /// The needed blobs of some packs, sorted by pack and place. Reads all tables once.
+    ///
+    /// # Errors
+    /// [`Error::Local`] if the local tables cannot be read.
+    pub(crate) fn live_blobs(
+        &self,
+        live: &LiveSet,
+        packs: &BTreeSet<PackNumber>,
+    ) -> Result<Vec<(BlobId, BlobLocation)>> {
+        let state = self.state();
+        let mut found = Vec::new();
+        for (table, open) in state.tables.iter().enumerate() {
+            let entries = open.table.iter().map_err(self.local_error())?;
+            for (number, entry) in (0..).zip(entries) {
+                let entry = entry.map_err(self.local_error())?;
+                let pack = PackNumber { table: table as u32, number: entry.pack };
+                if packs.contains(&pack) && live.contains(table, number) {
+                    let (frame, offset, length) = (entry.frame, entry.offset, entry.length);
+                    found.push((entry.id, BlobLocation { pack, frame, offset, length }));
+                }
+            }
+        }
+        found.sort_unstable_by_key(|(_, at)| (at.pack, at.frame, at.offset));
+        Ok(found)
     }
 }
 

@@ -259,11 +259,12 @@ impl Table {
         Ok((self.entries - before).min(BLOCK_ENTRIES as u64) as usize)
     }
 
-    /// Hands every entry of this id to `found`, until it says that one is enough.
+    /// Hands every entry of this id to `found`, with its number in [`Table::iter`], until it says that one is
+    /// enough.
     pub(crate) fn find(
         &self,
         id: &BlobId,
-        mut found: impl FnMut(TableEntry) -> bool,
+        mut found: impl FnMut(u64, TableEntry) -> bool,
     ) -> io::Result<()> {
         let fence = fence(id);
         // Equal ids may begin in the block before the first whose fence is at least theirs.
@@ -274,10 +275,11 @@ impl Table {
             let entries = &buffer[4..4 + count * ENTRY_BYTES];
             let (entries, _) = entries.as_chunks::<ENTRY_BYTES>();
             let start = entries.partition_point(|entry| entry[..32] < id.as_bytes()[..]);
-            for entry in &entries[start..] {
+            for (number, entry) in entries.iter().enumerate().skip(start) {
                 match entry[..32].cmp(&id.as_bytes()[..]) {
                     Ordering::Equal => {
-                        if found(TableEntry::decode(entry)) {
+                        let number = (block * BLOCK_ENTRIES + number) as u64;
+                        if found(number, TableEntry::decode(entry)) {
                             return Ok(());
                         }
                     }
@@ -520,7 +522,7 @@ mod tests {
     fn find(table: &Table, number: u64) -> Vec<TableEntry> {
         let mut all = Vec::new();
         table
-            .find(&id(number), |entry| {
+            .find(&id(number), |_, entry| {
                 all.push(entry);
                 false
             })
@@ -587,7 +589,7 @@ mod tests {
             let table = Table::open(file)?;
             for number in 0..1000 {
                 let mut found = 0;
-                table.find(&id(number), |entry| {
+                table.find(&id(number), |_, entry| {
                     assert_eq!(entry.offset, number as u32);
                     found += 1;
                     false

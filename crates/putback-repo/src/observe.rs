@@ -37,6 +37,8 @@ pub enum Phase {
     CheckPacks,
     /// Reading index segments that the local index lacks.
     Index,
+    /// Storing what is needed of packs that will go; its bytes are stored bytes of these packs.
+    Repack,
 }
 
 /// How much.

@@ -152,6 +152,33 @@ impl Repository {
         Ok((snapshots, marks))
     }
 
+    /// All snapshots that are not forgotten, checkpoints among them, for who decides what is needed: unlike
+    /// a listing for people it stops at one that cannot be read.
+    pub(crate) fn every_snapshot(&self) -> Result<Vec<StoredSnapshot>> {
+        let forgotten = self.marks()?.forgotten;
+        let mut snapshots = Vec::new();
+        for id in self.list_snapshot_ids()? {
+            if forgotten.contains(&id) {
+                continue;
+            }
+            match self.read_snapshot(&id) {
+                Ok(snapshot) => snapshots.push(StoredSnapshot { id, snapshot }),
+                // Its writer has taken it back, or another prune has deleted it.
+                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(snapshots)
+    }
+
+    /// Checkpoints that a later complete snapshot of the same writer and paths has made void.
+    pub(crate) fn void_checkpoints(&self) -> Result<Vec<StoredSnapshot>> {
+        let all = self.every_snapshot()?;
+        let is_void =
+            |stored: &&StoredSnapshot| !stored.snapshot.complete && is_void(&stored.snapshot, &all);
+        Ok(all.iter().filter(is_void).cloned().collect())
+    }
+
     /// The snapshots that the filter means, oldest first. Checkpoints that a later complete snapshot of the
     /// same writer and paths has made void are never among them.
     ///
@@ -159,18 +186,10 @@ impl Repository {
     /// [`Error::Store`]; [`Error::Damaged`] if a mark cannot be read.
     pub fn snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<StoredSnapshot>> {
         let all = self.all_snapshots()?;
-        let is_void = |checkpoint: &Snapshot| {
-            all.iter().any(|StoredSnapshot { snapshot, .. }| {
-                snapshot.complete
-                    && snapshot.writer == checkpoint.writer
-                    && snapshot.paths == checkpoint.paths
-                    && snapshot.sequence > checkpoint.sequence
-            })
-        };
         let mut matching: Vec<_> = all
             .iter()
             .filter(|stored| filter.matches(&stored.snapshot))
-            .filter(|stored| stored.snapshot.complete || !is_void(&stored.snapshot))
+            .filter(|stored| stored.snapshot.complete || !is_void(&stored.snapshot, &all))
             .cloned()
             .collect();
         matching.sort_by_key(|stored| (stored.snapshot.time, stored.snapshot.sequence, stored.id));
@@ -209,6 +228,16 @@ impl Repository {
             _ => Err(Error::Ambiguous { selector: selector.to_owned(), candidates: matching }),
         }
     }
+}
+
+/// Whether a later complete snapshot of the same writer and paths stands for this checkpoint.
+fn is_void(checkpoint: &Snapshot, all: &[StoredSnapshot]) -> bool {
+    all.iter().any(|StoredSnapshot { snapshot, .. }| {
+        snapshot.complete
+            && snapshot.writer == checkpoint.writer
+            && snapshot.paths == checkpoint.paths
+            && snapshot.sequence > checkpoint.sequence
+    })
 }
 
 /// Says which snapshots are missing: those that this machine or another writer has seen, and those between

@@ -9,6 +9,7 @@ mod commit;
 mod damage;
 mod faults;
 mod index;
+mod prune;
 mod remote;
 mod rollback;
 mod support;

@@ -1,0 +1,442 @@
+//! Which snapshots to keep, and why.
+//!
+//! A plan is made from the snapshots alone, without reading or writing anything: groups of snapshots, and for each
+//! snapshot the reasons to keep it; one without a reason goes. Periods are those of the calendar where the
+//! snapshot was made: its own offset from UTC decides what a day is.
+//!
+//! The last snapshot of every writer in a group always stays, whatever the rules say: who can write to the
+//! storage can add as many newer snapshots as it takes to crowd the real ones out of "the last seven".
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+use putback_format::id::{SnapshotId, WriterId};
+use putback_format::snapshot::Snapshot;
+use putback_format::tree::Timestamp;
+use putback_repo::StoredSnapshot;
+
+/// How long a period of a rule is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Period {
+    /// Every snapshot is one of its own.
+    Each,
+    /// An hour.
+    Hour,
+    /// A day.
+    Day,
+    /// A week by ISO 8601, which begins on Monday.
+    Week,
+    /// A month.
+    Month,
+    /// A year.
+    Year,
+}
+
+impl Period {
+    /// All, the shortest first.
+    pub const ALL: [Self; 6] =
+        [Self::Each, Self::Hour, Self::Day, Self::Week, Self::Month, Self::Year];
+
+    /// A name for what is kept of it.
+    const fn adjective(self) -> &'static str {
+        match self {
+            Self::Each => "last",
+            Self::Hour => "hourly",
+            Self::Day => "daily",
+            Self::Week => "weekly",
+            Self::Month => "monthly",
+            Self::Year => "yearly",
+        }
+    }
+
+    /// Equal for two times of one period.
+    fn key(self, time: DateTime, number: usize) -> (i64, i64, i64) {
+        let date = time.date();
+        let (year, month, day) = (date.year().into(), date.month().into(), date.day().into());
+        match self {
+            Self::Each => (0, 0, i64::try_from(number).unwrap_or(i64::MAX)),
+            Self::Hour => (year, month * 100 + day, time.hour().into()),
+            Self::Day => (year, month, day),
+            Self::Week => {
+                let week = date.iso_week_date();
+                (week.year().into(), week.week().into(), 0)
+            }
+            Self::Month => (year, month, 0),
+            Self::Year => (year, 0, 0),
+        }
+    }
+}
+
+/// How many periods a rule covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// So many that have a snapshot, counted from the newest.
+    Count(u32),
+    /// All that have one.
+    All,
+    /// Those of snapshots that are at most so many seconds older than the newest of the group.
+    Within(i64),
+}
+
+/// Keeps the newest snapshot of each of some periods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The periods.
+    pub period: Period,
+    /// How many.
+    pub reach: Reach,
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.period.adjective())?;
+        match self.reach {
+            Reach::Count(_) | Reach::All => Ok(()),
+            Reach::Within(_) => f.write_str(" within"),
+        }
+    }
+}
+
+/// What the snapshots of a group have in common.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupBy {
+    /// The host.
+    pub host: bool,
+    /// The paths.
+    pub paths: bool,
+    /// The tags.
+    pub tags: bool,
+}
+
+/// Which snapshots are to stay.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Any one of these is a reason.
+    pub rules: Vec<Rule>,
+    /// Lists of tags: a snapshot that has all tags of one of them stays.
+    pub tags: Vec<Vec<String>>,
+    /// What makes a group; each is judged by itself.
+    pub group_by: GroupBy,
+}
+
+impl Policy {
+    /// Whether there is no rule, so that everything would go.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.tags.is_empty()
+    }
+}
+
+/// Key of a group; what it is not grouped by is none.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupKey {
+    /// Host.
+    pub host: Option<String>,
+    /// Paths.
+    pub paths: Option<Vec<Vec<u8>>>,
+    /// Tags.
+    pub tags: Option<Vec<String>>,
+}
+
+/// What becomes of one snapshot.
+#[derive(Clone, Debug)]
+pub struct Decision {
+    /// The snapshot.
+    pub stored: StoredSnapshot,
+    /// Why it stays; it goes if there is none.
+    pub reasons: Vec<String>,
+}
+
+/// A group and what becomes of its snapshots, the newest first.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// What they have in common.
+    pub key: GroupKey,
+    /// The snapshots.
+    pub decisions: Vec<Decision>,
+}
+
+impl Group {
+    /// The snapshots that go.
+    pub fn forgotten(&self) -> impl Iterator<Item = &StoredSnapshot> {
+        self.decisions
+            .iter()
+            .filter(|decision| decision.reasons.is_empty())
+            .map(|decision| &decision.stored)
+    }
+}
+
+/// Decides which of these snapshots stay.
+#[must_use]
+pub fn plan(snapshots: &[StoredSnapshot], policy: &Policy) -> Vec<Group> {
+    let mut groups: BTreeMap<GroupKey, Vec<&StoredSnapshot>> = BTreeMap::new();
+    for stored in snapshots {
+        groups.entry(key_of(&stored.snapshot, policy.group_by)).or_default().push(stored);
+    }
+    groups
+        .into_iter()
+        .map(|(key, mut members)| {
+            members.sort_by_key(|stored| {
+                std::cmp::Reverse((stored.snapshot.time, stored.snapshot.sequence, stored.id))
+            });
+            Group { key, decisions: decide(&members, policy) }
+        })
+        .collect()
+}
+
+fn key_of(snapshot: &Snapshot, by: GroupBy) -> GroupKey {
+    GroupKey {
+        host: by.host.then(|| snapshot.host.clone()),
+        paths: by.paths.then(|| snapshot.paths.clone()),
+        tags: by.tags.then(|| snapshot.tags.clone()),
+    }
+}
+
+/// `members`: the newest first.
+fn decide(members: &[&StoredSnapshot], policy: &Policy) -> Vec<Decision> {
+    let mut reasons: BTreeMap<SnapshotId, Vec<String>> = BTreeMap::new();
+    for rule in &policy.rules {
+        keep_by_rule(members, *rule, &mut reasons);
+    }
+    let mut writers: BTreeSet<WriterId> = BTreeSet::new();
+    for stored in members {
+        let snapshot = &stored.snapshot;
+        for tags in &policy.tags {
+            if !tags.is_empty() && tags.iter().all(|tag| snapshot.tags.contains(tag)) {
+                let reason = format!("tag {}", tags.join(","));
+                reasons.entry(stored.id).or_default().push(reason);
+            }
+        }
+        if snapshot.complete && writers.insert(snapshot.writer) {
+            let kept = reasons.entry(stored.id).or_default();
+            if kept.is_empty() {
+                kept.push("last of its machine".to_owned());
+            }
+        }
+    }
+    members
+        .iter()
+        .map(|stored| Decision {
+            stored: (*stored).clone(),
+            reasons: reasons.remove(&stored.id).unwrap_or_default(),
+        })
+        .collect()
+}
+
+fn keep_by_rule(
+    members: &[&StoredSnapshot],
+    rule: Rule,
+    reasons: &mut BTreeMap<SnapshotId, Vec<String>>,
+) {
+    let Some(newest) = members.first().map(|stored| stored.snapshot.time.seconds) else { return };
+    let mut last_key = None;
+    let mut kept = 0_u32;
+    for (number, stored) in members.iter().enumerate() {
+        let snapshot = &stored.snapshot;
+        match rule.reach {
+            Reach::Count(count) if kept >= count => return,
+            Reach::Within(seconds) if snapshot.time.seconds < newest.saturating_sub(seconds) => {
+                return;
+            }
+            _ => {}
+        }
+        let key = rule.period.key(local_time(snapshot.time, snapshot.utc_offset), number);
+        if last_key.replace(key) == Some(key) {
+            continue;
+        }
+        kept += 1;
+        reasons.entry(stored.id).or_default().push(rule.to_string());
+    }
+    // Fewer periods than the rule has room for: the oldest snapshot of all stands for the next one to come.
+    let is_short = matches!(rule.reach, Reach::Count(count) if kept < count);
+    if let (true, Some(oldest)) = (is_short && rule.period != Period::Each, members.last()) {
+        let reasons = reasons.entry(oldest.id).or_default();
+        let reason = rule.to_string();
+        if !reasons.contains(&reason) {
+            reasons.push(format!("oldest, for {reason}"));
+        }
+    }
+}
+
+/// The wall clock where the snapshot was made. Times beyond the calendar are its ends.
+fn local_time(time: Timestamp, utc_offset: i32) -> DateTime {
+    let seconds =
+        time.seconds.clamp(jiff::Timestamp::MIN.as_second(), jiff::Timestamp::MAX.as_second());
+    let offset = Offset::from_seconds(utc_offset).unwrap_or(Offset::UTC);
+    let time = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    offset.to_datetime(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use putback_format::snapshot::Statistics;
+    use putback_format::tree::{Entry, EntryKind};
+
+    use super::*;
+
+    /// A snapshot of `host` taken at `time`, written as `2026-03-01 14:00`, UTC.
+    fn snapshot(number: u8, host: &str, time: &str) -> StoredSnapshot {
+        let time: DateTime = time.replace(' ', "T").parse().unwrap();
+        let seconds = Offset::UTC.to_timestamp(time).unwrap().as_second();
+        StoredSnapshot {
+            id: SnapshotId::from_bytes([number; 32]),
+            snapshot: Snapshot {
+                root: Entry::new("", EntryKind::Directory { pages: Vec::new() }),
+                time: Timestamp { seconds, nanoseconds: 0 },
+                utc_offset: 0,
+                host: host.to_owned(),
+                user: String::new(),
+                paths: vec![b"/home".to_vec()],
+                tags: Vec::new(),
+                description: String::new(),
+                program: String::new(),
+                parent: None,
+                complete: true,
+                statistics: Statistics::default(),
+                incidents: Vec::new(),
+                config_generation: 1,
+                writer: WriterId::from_bytes([1; 16]),
+                sequence: number.into(),
+                seen: Vec::new(),
+                unknown: Vec::new(),
+            },
+        }
+    }
+
+    fn count(period: Period, count: u32) -> Rule {
+        Rule { period, reach: Reach::Count(count) }
+    }
+
+    /// Numbers of the snapshots that stay, the newest first, with their reasons.
+    fn kept(snapshots: &[StoredSnapshot], rules: &[Rule]) -> Vec<(u8, String)> {
+        let policy = Policy { rules: rules.to_vec(), ..Policy::default() };
+        let groups = plan(snapshots, &policy);
+        assert_eq!(groups.len(), 1);
+        let decisions = groups[0].decisions.iter();
+        decisions
+            .filter(|decision| !decision.reasons.is_empty())
+            .map(|decision| (decision.stored.id.as_bytes()[0], decision.reasons.join("; ")))
+            .collect()
+    }
+
+    fn year() -> Vec<StoredSnapshot> {
+        [
+            "2024-06-01 10:00",
+            "2024-12-31 23:00",
+            "2025-01-01 01:00",
+            "2025-02-10 12:00",
+            "2025-02-11 12:00",
+            "2025-02-11 12:30",
+            "2025-02-11 18:00",
+        ]
+        .iter()
+        .zip(1..)
+        .map(|(time, number)| snapshot(number, "host", time))
+        .collect()
+    }
+
+    #[track_caller]
+    fn check(rules: &[Rule], expected: &[(u8, &str)]) {
+        let expected: Vec<_> =
+            expected.iter().map(|(number, reasons)| (*number, (*reasons).to_owned())).collect();
+        assert_eq!(kept(&year(), rules), expected);
+    }
+
+    #[test]
+    fn each_rule_keeps_the_newest_of_its_periods() {
+        use Period::{Day, Each, Hour, Month, Week, Year};
+        check(&[count(Each, 2)], &[(7, "last"), (6, "last")]);
+        check(&[count(Hour, 3)], &[(7, "hourly"), (6, "hourly"), (4, "hourly")]);
+        check(&[count(Day, 2)], &[(7, "daily"), (4, "daily")]);
+        // 2024-12-31 and 2025-01-01 lie in one ISO week.
+        check(&[count(Week, 3)], &[(7, "weekly"), (3, "weekly"), (1, "weekly")]);
+        check(&[count(Month, 2)], &[(7, "monthly"), (3, "monthly")]);
+        check(&[count(Year, 2)], &[(7, "yearly"), (2, "yearly")]);
+        check(&[count(Each, 1), count(Month, 2)], &[(7, "last; monthly"), (3, "monthly")]);
+    }
+
+    #[test]
+    fn a_rule_with_room_left_keeps_the_oldest_too() {
+        check(
+            &[count(Period::Year, 5)],
+            &[(7, "yearly"), (2, "yearly"), (1, "oldest, for yearly")],
+        );
+    }
+
+    #[test]
+    fn rules_may_reach_back_from_the_newest() {
+        let within = |period, days: i64| Rule { period, reach: Reach::Within(days * 86_400) };
+        check(
+            &[within(Period::Each, 1)],
+            &[(7, "last within"), (6, "last within"), (5, "last within")],
+        );
+        check(&[within(Period::Day, 2)], &[(7, "daily within"), (4, "daily within")]);
+        let all = Rule { period: Period::Year, reach: Reach::All };
+        check(&[all], &[(7, "yearly"), (2, "yearly")]);
+    }
+
+    #[test]
+    fn the_last_snapshot_of_every_writer_stays() {
+        let mut snapshots = year();
+        snapshots[2].snapshot.writer = WriterId::from_bytes([2; 16]);
+        let expected = [(7, "last".to_owned()), (3, "last of its machine".to_owned())];
+        assert_eq!(kept(&snapshots, &[count(Period::Each, 1)]), expected);
+        // Without any rule everything but these goes.
+        let expected = [7, 3].map(|number| (number, "last of its machine".to_owned()));
+        assert_eq!(kept(&snapshots, &[]), expected);
+    }
+
+    #[test]
+    fn tags_keep_whatever_the_time() {
+        let mut snapshots = year();
+        snapshots[0].snapshot.tags = vec!["keep".to_owned(), "tax".to_owned()];
+        snapshots[1].snapshot.tags = vec!["tax".to_owned()];
+        let policy = Policy {
+            rules: vec![count(Period::Each, 1)],
+            tags: vec![vec!["keep".to_owned(), "tax".to_owned()]],
+            ..Policy::default()
+        };
+        let groups = plan(&snapshots, &policy);
+        let forgotten: Vec<_> =
+            groups[0].forgotten().map(|stored| stored.id.as_bytes()[0]).collect();
+        assert_eq!(forgotten, [6, 5, 4, 3, 2]);
+    }
+
+    #[test]
+    fn groups_are_judged_by_themselves() {
+        let mut snapshots = year();
+        snapshots.push(snapshot(8, "other", "2020-01-01 00:00"));
+        let by_host = GroupBy { host: true, ..GroupBy::default() };
+        let policy =
+            Policy { rules: vec![count(Period::Each, 1)], group_by: by_host, ..Policy::default() };
+        let groups = plan(&snapshots, &policy);
+        let hosts: Vec<_> = groups.iter().map(|group| group.key.host.clone().unwrap()).collect();
+        assert_eq!(hosts, ["host", "other"]);
+        assert_eq!(groups[1].forgotten().count(), 0);
+    }
+
+    #[test]
+    fn a_day_is_a_day_where_the_snapshot_was_made() {
+        let mut snapshots =
+            vec![snapshot(1, "h", "2025-03-01 22:30"), snapshot(2, "h", "2025-03-01 23:30")];
+        assert_eq!(kept(&snapshots, &[count(Period::Day, 1)]).len(), 1);
+        for stored in &mut snapshots {
+            stored.snapshot.utc_offset = 3600;
+        }
+        assert_eq!(kept(&snapshots, &[count(Period::Day, 2)]).len(), 2);
+    }
+
+    #[test]
+    fn impossible_times_and_offsets_are_no_panic() {
+        let mut snapshots = year();
+        snapshots[0].snapshot.time.seconds = i64::MIN;
+        snapshots[1].snapshot.time.seconds = i64::MAX;
+        snapshots[1].snapshot.utc_offset = i32::MAX;
+        let rules: Vec<Rule> = Period::ALL.map(|period| count(period, 10)).to_vec();
+        assert_eq!(kept(&snapshots, &rules).len(), snapshots.len());
+        let within = [Rule { period: Period::Each, reach: Reach::Within(i64::MAX) }];
+        kept(&snapshots, &within);
+    }
+}

@@ -1,0 +1,237 @@
+//! Forgetting snapshots, and bringing them back.
+//!
+//! A forget record hides a snapshot and explains the gap that it leaves in its writer's numbers. The object
+//! itself stays until prune's last step, so until then the snapshot can be written again: under a new id, since the
+//! record is never withdrawn. Whoever writes a snapshot of content that is there already, for whatever reason, first
+//! makes sure of every blob that it needs ([`Backup::retain`]): some may lie in packs that will go.
+
+use putback_format::envelope::ObjectKind;
+use putback_format::id::{BlobId, MarkId, SnapshotId};
+use putback_format::key::BlobKind;
+use putback_format::limits::MARK_SNAPSHOTS_MAX;
+use putback_format::mark::{ForgottenSnapshot, Mark, MarkKind};
+use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
+
+use crate::commit::{Backup, SnapshotDraft};
+use crate::error::{Error, Result};
+use crate::index::IdSet;
+use crate::observe::Cancel;
+use crate::pack_writer::FrameWriter;
+use crate::snapshots::StoredSnapshot;
+use crate::{Repository, clock, layout};
+
+impl Repository {
+    /// Hides these snapshots from every listing. What they hold goes with a later prune, and until then
+    /// [`Repository::undelete`] brings them back.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the record cannot be written; snapshots of records before it are then forgotten.
+    pub fn forget(&self, snapshots: &[StoredSnapshot]) -> Result<()> {
+        for part in snapshots.chunks(MARK_SNAPSHOTS_MAX) {
+            let mut forgotten: Vec<ForgottenSnapshot> = part
+                .iter()
+                .map(|stored| ForgottenSnapshot {
+                    snapshot: stored.id,
+                    writer: stored.snapshot.writer,
+                    sequence: stored.snapshot.sequence,
+                })
+                .collect();
+            forgotten.sort_by_key(|record| record.snapshot);
+            forgotten.dedup();
+            self.write_mark(MarkKind::Forget(forgotten))?;
+        }
+        Ok(())
+    }
+
+    /// Writes an object of the marks folder.
+    pub(crate) fn write_mark(&self, kind: MarkKind) -> Result<MarkId> {
+        let writer = {
+            let _lock = self.state().lock()?;
+            self.state().writer()?
+        };
+        let mark = Mark { writer, time: clock::now(), kind };
+        let object = self.seal(ObjectKind::Mark, &mark.encode())?;
+        let id = MarkId::of_stored(&object);
+        self.write_object(&layout::mark(&id), &object)?;
+        Ok(id)
+    }
+
+    /// Forgotten snapshots whose objects are still there, oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::Damaged`] if a mark cannot be read.
+    pub fn forgotten(&self) -> Result<Vec<StoredSnapshot>> {
+        let marks = self.marks()?;
+        let mut found = Vec::new();
+        for id in self.list_snapshot_ids()? {
+            if !marks.forgotten.contains(&id) {
+                continue;
+            }
+            match self.read_snapshot(&id) {
+                Ok(snapshot) => found.push(StoredSnapshot { id, snapshot }),
+                // Prune is just removing it.
+                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(Error::Store(error)) => return Err(error.into()),
+                Err(error) => self.warn(format!(
+                    "forgotten snapshot {} cannot be read and is left out: {error}",
+                    id.short()
+                )),
+            }
+        }
+        found.sort_by_key(|stored| (stored.snapshot.time, stored.id));
+        Ok(found)
+    }
+
+    /// Brings forgotten snapshots back: each is written again, under a new id, which is returned with the old one.
+    ///
+    /// # Errors
+    /// - [`Error::BlobUnknown`], [`Error::BlobDamaged`]: something that it held is gone already.
+    /// - As [`Backup::commit`]; those before the one that failed are back.
+    pub fn undelete(
+        &self,
+        snapshots: &[StoredSnapshot],
+        workers: usize,
+        cancel: &Cancel,
+    ) -> Result<Vec<(SnapshotId, SnapshotId)>> {
+        let backup = self.begin_backup(None, workers)?;
+        let mut retained = Retained::default();
+        let mut written = Vec::new();
+        for stored in snapshots {
+            backup.retain(&stored.snapshot.root, &mut retained, cancel)?;
+            let new = backup.commit_again(SnapshotDraft::from(&stored.snapshot))?;
+            written.push((stored.id, new.id));
+        }
+        backup.finish()?;
+        Ok(written)
+    }
+
+    /// Writes a snapshot again with other words (tags, host, time, description) and the same content, then forgets
+    /// the old one.
+    ///
+    /// # Errors
+    /// As [`Repository::undelete`]. If forgetting fails, both are there.
+    pub fn replace(
+        &self,
+        changes: &[(StoredSnapshot, SnapshotDraft)],
+        workers: usize,
+        cancel: &Cancel,
+    ) -> Result<Vec<(SnapshotId, SnapshotId)>> {
+        let backup = self.begin_backup(None, workers)?;
+        let mut retained = Retained::default();
+        let mut written = Vec::new();
+        let mut replaced = Vec::new();
+        let result = changes.iter().try_for_each(|(old, draft)| {
+            backup.retain(&draft.root, &mut retained, cancel)?;
+            let new = backup.commit_again(draft.clone())?;
+            written.push((old.id, new.id));
+            replaced.push(old.clone());
+            Ok::<_, Error>(())
+        });
+        // Also after a failure: what has a successor should not be there twice.
+        self.forget(&replaced)?;
+        result?;
+        backup.finish()?;
+        Ok(written)
+    }
+}
+
+/// Pages of trees and lists that one run has made sure of.
+#[derive(Default)]
+pub struct Retained {
+    pages: IdSet<BlobId>,
+}
+
+/// Where blobs that cannot be relied on are stored anew.
+struct Writers {
+    data: FrameWriter,
+    trees: FrameWriter,
+}
+
+impl Backup {
+    /// Makes sure that a snapshot of this directory may rely on everything below it: what lies only in packs that
+    /// will go is stored anew. Reads every tree page once, and of the files only what has to be stored.
+    ///
+    /// Memory: 32 bytes for each page, and a page for each directory on the open path.
+    ///
+    /// # Errors
+    /// [`Error::BlobUnknown`], [`Error::BlobDamaged`], [`Error::Store`], [`Error::Cancelled`].
+    pub fn retain(&self, root: &Entry, retained: &mut Retained, cancel: &Cancel) -> Result<()> {
+        let mut writers = Writers {
+            data: self.frame_writer(BlobKind::Data),
+            trees: self.frame_writer(BlobKind::Tree),
+        };
+        let pages_of = |entry: &Entry| match &entry.kind {
+            EntryKind::Directory { pages } => pages.clone(),
+            _ => Vec::new(),
+        };
+        let mut waiting = pages_of(root);
+        while let Some(page) = waiting.pop() {
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            if !retained.pages.insert(page) {
+                continue;
+            }
+            for entry in self.repository().read_page(&page)? {
+                if let EntryKind::File { content, .. } = &entry.kind {
+                    self.retain_content(content, retained, &mut writers)?;
+                }
+                waiting.extend(pages_of(&entry));
+            }
+            self.retain_blob(BlobKind::Tree, &page, &mut writers)?;
+        }
+        writers.data.flush()?;
+        writers.trees.flush()
+    }
+
+    fn retain_content(
+        &self,
+        content: &Content,
+        retained: &mut Retained,
+        writers: &mut Writers,
+    ) -> Result<()> {
+        match content {
+            Content::Inline(_) => Ok(()),
+            Content::Chunks(chunks) => self.retain_chunks(chunks, writers),
+            Content::Lists { depth, pages } => self.retain_lists(pages, *depth, retained, writers),
+        }
+    }
+
+    fn retain_lists(
+        &self,
+        pages: &[ChunkRef],
+        level: u8,
+        retained: &mut Retained,
+        writers: &mut Writers,
+    ) -> Result<()> {
+        for page in pages {
+            if !retained.pages.insert(page.id) {
+                continue;
+            }
+            let refs = self.repository().read_list_page(page, level)?;
+            if level > 1 {
+                self.retain_lists(&refs, level - 1, retained, writers)?;
+            } else {
+                self.retain_chunks(&refs, writers)?;
+            }
+            self.retain_blob(BlobKind::Tree, &page.id, writers)?;
+        }
+        Ok(())
+    }
+
+    fn retain_chunks(&self, chunks: &[ChunkRef], writers: &mut Writers) -> Result<()> {
+        chunks.iter().try_for_each(|chunk| self.retain_blob(BlobKind::Data, &chunk.id, writers))
+    }
+
+    fn retain_blob(&self, kind: BlobKind, id: &BlobId, writers: &mut Writers) -> Result<()> {
+        if self.require(id)? {
+            return Ok(());
+        }
+        let plain = self.repository().read_blob(kind, id)?;
+        let writer = match kind {
+            BlobKind::Data => &mut writers.data,
+            BlobKind::Tree => &mut writers.trees,
+        };
+        writer.put(&plain).map(drop)
+    }
+}
