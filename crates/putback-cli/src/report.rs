@@ -3,6 +3,8 @@
 //! The numbers are listed in `docs/exit-codes.md`. Libraries say what happened and to which object;
 //! the hint says what the reader can do, and is added here because only here commands are known.
 
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use putback_engine::Error as EngineError;
@@ -76,6 +78,18 @@ pub(crate) enum Failure {
     /// No source of a password was given and there is no terminal to ask.
     #[error("no password was given, and there is no terminal to ask for it")]
     NoPassword,
+    /// Somebody pressed Ctrl-C where something was asked for.
+    #[error("interrupted")]
+    Interrupted,
+    /// What is said to be an exported key opens nothing.
+    #[error("{path} is not a whole exported key")]
+    KeyFile {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: Option<putback_format::Error>,
+    },
     /// `check` found damage, which it has already shown.
     #[error("the repository is damaged in {damages} places")]
     Damaged {
@@ -93,6 +107,24 @@ impl Failure {
     /// Wrong usage, and what would be right.
     pub(crate) fn usage_with(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Usage { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// A file that `flag` names cannot be used.
+    ///
+    /// What the command line names must be there: it is wrong usage, unless the disk itself failed.
+    pub(crate) fn file_of(flag: &str, path: &Path, error: &io::Error) -> Self {
+        let path = text::escaped(path.as_os_str().as_encoded_bytes());
+        let why = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "does not exist",
+            io::ErrorKind::IsADirectory => "is a folder",
+            io::ErrorKind::PermissionDenied => "you may not read",
+            io::ErrorKind::InvalidData => "is not UTF-8 text",
+            _ => {
+                let message = format!("cannot read {path}, which {flag} names: {error}");
+                return Self::Other { message, hint: None };
+            }
+        };
+        Self::usage(format!("{flag} names {path}, which {why}"))
     }
 
     /// A failure and what to do about it.
@@ -123,7 +155,7 @@ pub(crate) fn failed(ui: &Ui, error: &anyhow::Error) -> ExitCode {
         }
     }
     if code == code::INTERRUPTED && !ui.is_json() {
-        ui.notice(&lines.join(": "));
+        ui.interrupted(&lines.join(": "));
         return ExitCode::from(code);
     }
     let hint = hint(error);
@@ -190,6 +222,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(failure) = failure(error) {
         return match failure {
             Failure::Usage { .. } => code::USAGE,
+            Failure::KeyFile { .. } => code::WRONG_PASSWORD,
+            Failure::Interrupted => code::INTERRUPTED,
             Failure::Other { .. } | Failure::NoPassword | Failure::Damaged { .. } => code::FAILED,
         };
     }
@@ -228,6 +262,12 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                  PUTBACK_PASSWORD"
                     .to_owned(),
             ),
+            Failure::KeyFile { .. } => Some(
+                "compare it with the text that `putback key export` printed, line by line; a \
+                 password opens the repository too"
+                    .to_owned(),
+            ),
+            Failure::Interrupted => None,
             Failure::Damaged { .. } => Some(
                 "snapshots and files that are not named above are whole; restore what you need, \
                  then back up again: what is still at its source is stored anew"
@@ -293,6 +333,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         }
         RepositoryError::LastSlot => "add another password first: `putback key add`",
         RepositoryError::NoSlot { .. } => "`putback key list` shows the slots",
+        RepositoryError::AmbiguousSlot { candidates, .. } => {
+            let ids: Vec<String> =
+                candidates.iter().map(|id| id.to_string()[..12].to_owned()).collect();
+            return Some(format!("nothing was changed; give more digits: {}", ids.join(", ")));
+        }
         RepositoryError::NoPath { .. } => "`putback ls SNAPSHOT` shows what is in the snapshot",
         _ => return None,
     };

@@ -1,6 +1,6 @@
 //! What can go wrong with a repository.
 
-use putback_format::id::{BlobId, PackId, SnapshotId};
+use putback_format::id::{BlobId, PackId, SlotId, SnapshotId};
 use thiserror::Error;
 
 /// An error of a repository.
@@ -117,6 +117,14 @@ pub enum Error {
     NoSlot {
         /// What was asked for.
         selector: String,
+    },
+    /// Several slots match.
+    #[error("'{selector}' matches {} password slots", .candidates.len())]
+    AmbiguousSlot {
+        /// What was asked for.
+        selector: String,
+        /// What matches.
+        candidates: Vec<SlotId>,
     },
     /// A path is not in the snapshot.
     #[error("'{path}' is not in the snapshot")]

@@ -174,6 +174,14 @@ impl Repository {
         Self::assemble(store, keys, config, Some(slot_id), directories)
     }
 
+    /// Whether there is something at `store` that a password could open. Reads nothing but listings.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store cannot be listed.
+    pub fn exists(store: &dyn Store) -> Result<bool> {
+        Ok(!list_configs(store)?.is_empty() || holds_backups(store)?)
+    }
+
     /// Opens a repository with a password.
     ///
     /// # Errors
@@ -188,7 +196,7 @@ impl Repository {
     ) -> Result<Self> {
         let location = store.describe();
         let mut warnings = Vec::new();
-        if list_configs(store.as_ref())?.is_empty() && !holds_backups(store.as_ref())? {
+        if !Self::exists(store.as_ref())? {
             return Err(Error::NoRepository { location });
         }
         let mut slots = read_slots(store.as_ref(), &mut warnings)?;
@@ -247,7 +255,7 @@ impl Repository {
     ) -> Result<Self> {
         let (repository, keys) =
             slot::import(text).map_err(|error| Error::object("the exported key", error))?;
-        if list_configs(store.as_ref())?.is_empty() && !holds_backups(store.as_ref())? {
+        if !Self::exists(store.as_ref())? {
             return Err(Error::NoRepository { location: store.describe() });
         }
         let mut warnings = Vec::new();

@@ -65,7 +65,7 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Outcome
         _ => ReadData::No,
     };
     let repository = context.open()?;
-    let cancel = context.cancel_on_interrupt()?;
+    let cancel = context.interrupt.cancel("stopping");
     let options = CheckOptions { read, workers: context.workers(), cancel };
     let report = progress::watch(&context.ui, Kind::Check, Entries::None, |observer| {
         repository.check(&options, observer)
@@ -139,7 +139,7 @@ fn show(context: &Context, report: &CheckReport) {
         ));
     }
     if report.is_interrupted {
-        ui.notice("interrupted; what was not reached has not been checked");
+        ui.interrupted("interrupted; what was not reached has not been checked");
     } else if report.damages_total == 0 {
         ui.say(format_args!("no damage found"));
     }

@@ -488,6 +488,7 @@ pub(crate) struct ConfigPath {
 #[derive(Serialize)]
 pub(crate) struct ConfigCheck {
     pub(crate) path: String,
+    pub(crate) exists: bool,
     pub(crate) profiles: Vec<String>,
 }
 
