@@ -41,3 +41,14 @@ fn what_is_not_there_cannot_be_dumped() {
     assert!(!environment.path("work/out").exists());
     environment.run(["dump", "latest", "--archive", "rar"]).code(2).complains("rar");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_target_that_is_full_has_an_exit_code_and_a_hint() {
+    let environment = TestEnvironment::with_snapshot();
+    environment
+        .run(["dump", "latest", "--target", "/dev/full"])
+        .code(14)
+        .complains("error: cannot write the archive")
+        .complains("\nhint: make room there");
+}

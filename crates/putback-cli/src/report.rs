@@ -214,6 +214,17 @@ fn store_error(error: &anyhow::Error) -> Option<&StoreError> {
     }
 }
 
+/// Whether the disk that a restore or dump writes to is full.
+fn is_target_full(error: &anyhow::Error) -> bool {
+    let is_full = |source: &io::Error| {
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    };
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(EngineError::Target { source, .. }) => is_full(source),
+        _ => false,
+    }) || error.downcast_ref().is_some_and(is_full)
+}
+
 fn failure(error: &anyhow::Error) -> Option<&Failure> {
     error.chain().find_map(|cause| cause.downcast_ref::<Failure>())
 }
@@ -226,6 +237,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Failure::Interrupted => code::INTERRUPTED,
             Failure::Other { .. } | Failure::NoPassword | Failure::Damaged { .. } => code::FAILED,
         };
+    }
+    if is_target_full(error) {
+        return code::FULL;
     }
     if let Some(store) = store_error(error) {
         return match store.kind {
@@ -274,6 +288,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .to_owned(),
             ),
         };
+    }
+    if is_target_full(error) {
+        let hint = "make room there, or give another target; a restore goes on where it was when \
+                    the same command is run again";
+        return Some(hint.to_owned());
     }
     if let Some(store) = store_error(error) {
         return match store.kind {
@@ -381,5 +400,9 @@ mod tests {
         check(EngineError::from(RepositoryError::from(store(ErrorKind::Unauthorized))), 13);
         check(RepositoryError::from(store(ErrorKind::Locked)), 11);
         check(store(ErrorKind::Other), 1);
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        check(EngineError::Target { path: "/t".to_owned(), source: full() }, 14);
+        check(full(), 14);
+        check(RepositoryError::Local { path: "/c".to_owned(), source: full() }, 1);
     }
 }

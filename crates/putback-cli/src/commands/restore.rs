@@ -134,6 +134,9 @@ pub(crate) fn run(context: &Context, args: RestoreArgs) -> anyhow::Result<Outcom
     })?;
     context.show_warnings(&repository);
     show(context, &report, args.dry_run);
+    if let Some(failure) = report.failure {
+        return Err(failure.into());
+    }
     if report.is_interrupted {
         return Ok(Outcome::Interrupted);
     }
