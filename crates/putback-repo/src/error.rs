@@ -165,6 +165,9 @@ pub enum Error {
         #[source]
         source: putback_format::Error,
     },
+    /// A run was ended while blobs waited that had been put and not flushed.
+    #[error("blobs were put that were not flushed")]
+    Unflushed,
     /// Another worker failed first; its error is reported.
     #[error("another worker failed")]
     WorkerFailed,
