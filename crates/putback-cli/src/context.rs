@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use putback_repo::{Error as RepositoryError, LocalDirectories, Repository};
+use putback_repo::{Error as RepositoryError, LocalDirectories, ROLLED_BACK, Repository};
 use putback_store::Store;
 
 use crate::args::{GlobalArgs, Origins};
@@ -128,8 +128,15 @@ impl Context {
 
     /// Shows what the repository noticed since the last call.
     pub(crate) fn show_warnings(&self, repository: &Repository) {
-        for warning in repository.take_warnings() {
-            self.ui.warning(&warning);
+        let warnings = repository.take_warnings();
+        for warning in &warnings {
+            self.ui.warning(warning);
+        }
+        if warnings.iter().any(|warning| warning.contains(ROLLED_BACK)) {
+            self.ui.notice(
+                "hint: `putback check` says what is missing; if you know why, because the storage \
+                 was copied, `putback check --accept-rollback` ends this warning",
+            );
         }
     }
 

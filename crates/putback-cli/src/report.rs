@@ -96,6 +96,9 @@ pub(crate) enum Failure {
         /// How many.
         damages: u64,
     },
+    /// `check` found that the storage shows less than it did, which it has already said.
+    #[error("the storage shows less than was seen there before")]
+    RolledBack,
 }
 
 impl Failure {
@@ -235,7 +238,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Failure::Usage { .. } => code::USAGE,
             Failure::KeyFile { .. } => code::WRONG_PASSWORD,
             Failure::Interrupted => code::INTERRUPTED,
-            Failure::Other { .. } | Failure::NoPassword | Failure::Damaged { .. } => code::FAILED,
+            Failure::Other { .. }
+            | Failure::NoPassword
+            | Failure::Damaged { .. }
+            | Failure::RolledBack => code::FAILED,
         };
     }
     if is_target_full(error) {
@@ -282,6 +288,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     .to_owned(),
             ),
             Failure::Interrupted => None,
+            Failure::RolledBack => Some(
+                "if you know why, because it was copied or restored from a copy, take it for known \
+                 on this machine: `putback check --accept-rollback`"
+                    .to_owned(),
+            ),
             Failure::Damaged { .. } => Some(
                 "snapshots and files that are not named above are whole; restore what you need, \
                  then back up again: what is still at its source is stored anew"

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::keys::SlotOwner;
 use crate::reader::FrameCache;
+use crate::snapshots::ROLLED_BACK;
 use crate::state::{Seen, State};
 use crate::{Inner, LocalDirectories, Repository, clock, layout, read_verified, write_object};
 
@@ -335,15 +336,23 @@ impl Repository {
     fn note_generation(&self) -> Result<()> {
         let seen = self.state().seen();
         let generation = self.config().generation;
-        if generation < seen.generation {
-            self.warn(format!(
-                "the storage shows generation {generation} of the configuration, but generation {} was seen before: it may have been rolled back",
-                seen.generation
-            ));
+        if let Some(evidence) = self.older_generation(&seen) {
+            self.warn(evidence);
         } else if generation > seen.generation {
             self.note_seen(&Seen { generation, ..Seen::default() });
         }
         Ok(())
+    }
+
+    /// What is to be said if the configuration is older than one that was seen.
+    pub(crate) fn older_generation(&self, seen: &Seen) -> Option<String> {
+        let generation = self.config().generation;
+        (generation < seen.generation).then(|| {
+            format!(
+                "the storage shows generation {generation} of the configuration, but generation {} was seen before: it may have been {ROLLED_BACK}",
+                seen.generation
+            )
+        })
     }
 }
 
