@@ -13,6 +13,7 @@ use std::fmt::Arguments;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
@@ -34,6 +35,10 @@ struct Inner {
     /// Bars on standard error; hidden unless an operation shows progress. Text goes around them.
     bars: MultiProgress,
     stdout_closed: AtomicBool,
+    /// Whether bars are on the terminal now.
+    is_drawn: AtomicBool,
+    /// Whether the program is about to end: nothing is drawn any more.
+    is_ending: AtomicBool,
 }
 
 impl Ui {
@@ -48,6 +53,8 @@ impl Ui {
                 cadence,
                 bars,
                 stdout_closed: AtomicBool::new(false),
+                is_drawn: AtomicBool::new(false),
+                is_ending: AtomicBool::new(false),
             }),
         }
     }
@@ -141,8 +148,9 @@ impl Ui {
         }
     }
 
-    /// Says that the program ends at once. Waits for nobody who draws or writes.
+    /// Says that the program ends at once.
     pub(crate) fn ended_by_interrupt(&self) {
+        self.remove_bars();
         let message = "interrupted";
         let bytes = if self.inner.json {
             json::line(&json::ExitError {
@@ -158,6 +166,17 @@ impl Ui {
             format!("{gap}{message}\n").into_bytes()
         };
         drop(io::stderr().write_all(&bytes));
+    }
+
+    /// Has the bars removed by who draws them. Does not wait for long: that one may wait for a reader,
+    /// or draw rarely; then they stay.
+    fn remove_bars(&self) {
+        const PATIENCE: Duration = Duration::from_millis(300);
+        self.inner.is_ending.store(true, Ordering::Release);
+        let started = Instant::now();
+        while self.inner.is_drawn.load(Ordering::Acquire) && started.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// An error for people.

@@ -463,7 +463,7 @@ impl<'a> Progress<'a> {
             let mut gathered = lock(&self.gathered);
             self.write_gathered(&mut gathered);
             drop(gathered);
-            if is_finished {
+            if is_finished || self.ui.inner.is_ending.load(Ordering::Acquire) {
                 break;
             }
             let view = self.view(&mut pace);
@@ -709,6 +709,7 @@ struct Bars<'a> {
 
 impl<'a> Bars<'a> {
     fn new(ui: &'a Ui) -> Self {
+        ui.inner.is_drawn.store(true, Ordering::Release);
         ui.inner.bars.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         let whole = ui.inner.bars.add(ProgressBar::no_length());
         whole.set_style(style("{prefix}  {wide_msg}"));
@@ -759,6 +760,7 @@ impl<'a> Bars<'a> {
         self.whole.finish_and_clear();
         drop(self.ui.inner.bars.clear());
         self.ui.inner.bars.set_draw_target(ProgressDrawTarget::hidden());
+        self.ui.inner.is_drawn.store(false, Ordering::Release);
     }
 }
 

@@ -1014,7 +1014,8 @@ fn sparse_makes_holes_of_zeros() {
     lab.restore(&snapshot, &options);
     assert_eq!(lab.read("zeros").unwrap(), content);
     assert_eq!(lab.read("single").unwrap(), vec![0; 8192]);
-    assert!(blocks("zeros") <= 32 && blocks("single") == 0, "{}", blocks("zeros"));
+    // A file system may keep some more than what was written.
+    assert!(blocks("zeros") <= 256 && blocks("single") == 0, "{}", blocks("zeros"));
 }
 
 #[test]

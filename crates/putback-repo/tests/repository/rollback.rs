@@ -37,7 +37,7 @@ fn assert_warns(repository: &Repository, words: &str) {
     let warnings = warnings(repository);
     assert!(matches!(warnings.as_slice(), [one] if one.contains(words)), "{words}: {warnings:?}");
     let report = check(repository);
-    assert!(report.rollback.iter().any(|evidence| evidence.contains(words)), "{:?}", report);
+    assert!(report.rollback.iter().any(|evidence| evidence.contains(words)), "{report:?}");
 }
 
 #[test]
