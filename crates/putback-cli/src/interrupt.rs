@@ -48,12 +48,18 @@ impl Interrupt {
         self.state().leftovers.push(leftover);
     }
 
+    /// Returns unless the program is being ended: then the reason for that is the interrupt, whatever
+    /// else may have failed for it, such as a pipe whose reader was interrupted too.
+    pub(crate) fn settle(&self) {
+        drop(self.state());
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is one assignment.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs on a thread of its own.
+    /// Runs on a thread of its own. Holds the state to the end, also to that of the program.
     fn come(&self, ui: &Ui) {
         let state = self.state();
         match &state.cancel {

@@ -28,7 +28,9 @@ fn main() -> ExitCode {
     };
     let context = Context::new(parsed.global, parsed.origins);
     let watched = context.interrupt.watch(&context.ui);
-    match watched.and_then(|()| commands::run(&context, parsed.command)) {
+    let result = watched.and_then(|()| commands::run(&context, parsed.command));
+    context.interrupt.settle();
+    match result {
         Ok(outcome) => outcome.into(),
         // Whoever read our output has seen enough: not an error, and nobody is left to tell.
         Err(_) if context.ui.is_stdout_closed() => ExitCode::SUCCESS,
