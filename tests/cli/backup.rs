@@ -287,3 +287,33 @@ fn an_interrupt_is_answered_and_ends_the_backup_without_a_snapshot() {
     assert!(stderr.contains("finishing the pack in hand; press again to stop at once"), "{stderr}");
     environment.run(["snapshots"]).success().shows("0 snapshots");
 }
+
+#[test]
+fn a_stream_is_named_as_a_file_could_be() {
+    let environment = TestEnvironment::new();
+    for name in ["", "/", "../x", "/a/../b", "a/", "."] {
+        environment
+            .run(["backup", "--stdin", "--stdin-name", name])
+            .code(2)
+            .complains("cannot be the name of a file in a snapshot")
+            .complains("hint: give --stdin-name");
+    }
+    environment.configure("[defaults.backup]\nstdin-name = \"a\\u0000b\"\n");
+    environment.run(["backup", "--stdin"]).code(2).complains("NUL");
+}
+
+#[test]
+fn a_repository_inside_of_the_source_is_left_out_with_a_word() {
+    let mut environment = TestEnvironment::new();
+    environment.set("PUTBACK_REPO", environment.source().join("repository"));
+    environment.run(["init", "--kdf-cost", "low"]).success();
+    environment.write("a.txt", "x");
+    let run = environment.backup();
+    run.complains("[ROOT]/source/repository is left out: it is the repository itself");
+    environment.run(["ls", "latest"]).success().shows("a.txt").hides("repository/");
+    let source = environment.source();
+    environment.run([OsStr::new("backup"), "-q".as_ref(), source.as_os_str()]).success().silent();
+    std::fs::create_dir(environment.source().join("elsewhere")).unwrap();
+    let run = environment.run(["backup", source.join("elsewhere").to_str().unwrap()]).success();
+    assert_eq!(run.stderr(), "");
+}

@@ -73,3 +73,42 @@ fn a_part_that_makes_no_sense_is_wrong_usage() {
         .code(2)
         .complains("exclude each other");
 }
+
+#[test]
+fn a_storage_that_was_put_back_is_told_and_can_be_accepted() {
+    let environment = TestEnvironment::with_snapshot();
+    let snapshots = environment.path("repository/snapshots");
+    let names = || -> Vec<_> {
+        std::fs::read_dir(&snapshots).unwrap().map(|entry| entry.unwrap().path()).collect()
+    };
+    let first = names();
+    environment.write("new.txt", "x");
+    environment.backup();
+    let second = names().into_iter().find(|name| !first.contains(name)).unwrap();
+    std::fs::remove_file(second).unwrap();
+    environment
+        .run(["snapshots"])
+        .success()
+        .complains("warning: snapshot number 2 of writer")
+        .complains("hint: `putback check` says what is missing");
+    let run = environment.run(["snapshots", "--quiet"]).success();
+    assert_eq!(run.stderr(), "");
+    environment
+        .run(["check"])
+        .code(1)
+        .shows("no damage found in what is there")
+        .complains("error: snapshot number 2 of writer")
+        .complains("hint: if you know why")
+        .complains("`putback check --accept-rollback`");
+    let run = environment.run(["check", "--json"]).code(1);
+    assert_eq!(run.message("summary")["rollback_evidence"].as_array().unwrap().len(), 1);
+    schema::check_messages("check", &run.messages());
+    environment
+        .run(["check", "--accept-rollback"])
+        .success()
+        .shows("known from now on: snapshot number 2 of writer")
+        .shows("no damage found\n");
+    environment.run(["check"]).success().shows("no damage found\n").hides("known");
+    let run = environment.run(["snapshots"]).success();
+    assert_eq!(run.stderr(), "");
+}

@@ -16,6 +16,17 @@ fn an_unknown_key_is_an_error_of_every_command_that_reads_the_file() {
 }
 
 #[test]
+fn a_table_of_a_command_outside_of_any_profile_is_told_where_it_belongs() {
+    let environment = TestEnvironment::new();
+    environment.configure("[backup]\nexclude = ['*.tmp']\n");
+    environment
+        .run(["snapshots"])
+        .code(2)
+        .complains("'backup' stands outside of any profile in [ROOT]/home/.config/")
+        .complains("hint: put it into [profile.NAME.backup] for one profile");
+}
+
+#[test]
 fn an_unknown_profile_is_an_error() {
     let environment = TestEnvironment::new();
     environment
@@ -33,8 +44,8 @@ fn an_unknown_profile_is_an_error() {
 fn a_file_that_was_asked_for_must_exist() {
     TestEnvironment::new()
         .run(["--config", "missing.toml", "snapshots"])
-        .code(1)
-        .complains("missing.toml");
+        .code(2)
+        .complains("error: --config names missing.toml, which does not exist");
 }
 
 #[test]
@@ -147,7 +158,14 @@ fn the_path_of_the_file_is_shown_whether_or_not_it_exists() {
 #[test]
 fn a_valid_file_is_said_to_be_valid() {
     let environment = TestEnvironment::new();
-    environment.run(["config", "check"]).code(1).complains("there is no configuration file");
+    let run = environment.run(["config", "check"]).success();
+    run.shows(
+        "there is no configuration file, and none is needed; it would be [ROOT]/home/.config/",
+    );
+    let document = environment.run(["config", "check", "--json"]).success().document();
+    schema::check("config check", "document", &document);
+    assert_eq!(document["exists"], false);
+    environment.run(["config", "check", "--config", "no.toml"]).code(2).complains("no.toml");
     environment
         .configure("[defaults.repo.info]\nhuman = true\n[profile.a.key.add]\nkdf-cost = 'high'\n");
     environment.run(["config", "check"]).success().shows("putback.toml is valid; 1 profile");

@@ -46,3 +46,21 @@ fn a_snapshot_that_does_not_exist_is_named() {
         .code(1)
         .complains("no snapshot matches 'latest~1'");
 }
+
+#[test]
+#[cfg(unix)]
+fn a_local_file_that_cannot_be_read_is_an_error_and_the_rest_is_compared() {
+    use std::os::unix::fs::PermissionsExt;
+    let environment = two();
+    let secret = environment.source().join("folder/deeper/c.bin");
+    std::fs::write(&secret, vec![8; 300_000]).unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o000)).unwrap();
+    let source = environment.source();
+    let source = source.to_str().unwrap();
+    let arguments = ["diff", &format!("latest:{source}"), source, "--content"];
+    let run = environment.run_unprivileged(arguments.iter().chain(&["--quiet"])).code(3);
+    run.shows("a.txt").complains("error: ").complains("c.bin could not be compared: ");
+    let run = environment.run_unprivileged(arguments.iter().chain(&["--json"])).code(3);
+    schema::check_messages("diff", &run.error_messages());
+    assert_eq!(run.error_messages()[0]["during"], "diff");
+}

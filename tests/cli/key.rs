@@ -61,6 +61,30 @@ fn the_last_password_stays() {
 }
 
 #[test]
+fn the_beginning_of_several_slots_removes_none() {
+    let mut environment = TestEnvironment::with_repository();
+    environment.set("PUTBACK_NEW_PASSWORD", "another one");
+    // There are sixteen first digits.
+    let (first, count) = loop {
+        environment.run(["key", "add", "--kdf-cost", "low"]).success();
+        let firsts: Vec<String> = slots(&environment)
+            .iter()
+            .map(|slot| slot["id"].as_str().unwrap()[..1].to_owned())
+            .collect();
+        let count = |first: &String| firsts.iter().filter(|other| *other == first).count();
+        if let Some(first) = firsts.iter().find(|first| count(first) > 1) {
+            break (first.clone(), firsts.len());
+        }
+    };
+    environment
+        .run(["key", "remove", &first])
+        .code(1)
+        .complains(&format!("'{first}' matches 2 password slots"))
+        .complains("hint: nothing was changed; give more digits: ");
+    assert_eq!(slots(&environment).len(), count);
+}
+
+#[test]
 fn an_exported_key_opens_the_repository_without_a_password() {
     let mut environment = TestEnvironment::with_snapshot();
     environment.run(["key", "export", "--output", "key.txt"]).success().shows("key.txt");
@@ -78,8 +102,23 @@ fn an_exported_key_opens_the_repository_without_a_password() {
     // Typed in again, with other line breaks and stray blanks.
     std::fs::write(&path, format!("\n{}\n\n", text.replace('\n', " \r\n"))).unwrap();
     environment.run(["--key-file", "key.txt", "snapshots"]).success();
+    environment
+        .run(["--key-file", "key.txt", "key", "passwd", "--new-password-command", "echo new"])
+        .code(1)
+        .complains("there is no password to change")
+        .complains("hint: `putback key add`");
     std::fs::write(&path, "no key").unwrap();
-    assert_ne!(environment.run(["--key-file", "key.txt", "snapshots"]).stderr(), "");
+    environment
+        .run(["--key-file", "key.txt", "snapshots"])
+        .code(12)
+        .complains("error: key.txt is not a whole exported key")
+        .complains("\nhint: compare it with the text that `putback key export` printed");
+    let wrong = text.replace("01 ", "01 Z");
+    assert_ne!(wrong, text);
+    std::fs::write(&path, wrong).unwrap();
+    environment.run(["--key-file", "key.txt", "snapshots"]).code(12).complains("line 1");
+    std::fs::write(&path, [255; 10]).unwrap();
+    environment.run(["--key-file", "key.txt", "snapshots"]).code(12);
     environment.set("PUTBACK_REPO", environment.path("other"));
     environment
         .run(["--key-file", "key.txt", "init"])

@@ -41,7 +41,7 @@ fn two_passwords_are_refused_and_a_flag_wins_over_a_variable() {
     let run = environment.run(["--password-file", "a", "--password-command", "b", "init"]).code(2);
     run.complains("--password-file and --password-command exclude each other");
     // PUTBACK_PASSWORD is set too, and gives way.
-    environment.run(["--password-file", "missing", "init"]).code(1).complains("missing");
+    environment.run(["--password-file", "missing", "init"]).code(2).complains("missing");
     environment.set("PUTBACK_PASSWORD_COMMAND", "echo x");
     environment.run(["init"]).code(2).complains("PUTBACK_PASSWORD");
 }
@@ -55,6 +55,32 @@ fn a_command_that_fails_gives_no_password() {
         .code(1)
         .complains("the command of --password-command failed")
         .hides("secret");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nobody_is_asked_for_the_password_of_a_repository_that_is_not_there() {
+    let mut environment = TestEnvironment::new();
+    environment.unset("PUTBACK_PASSWORD");
+    // A session of its own has no terminal.
+    let program = environment.command([""; 0]).get_program().to_owned();
+    let run = |environment: &TestEnvironment| {
+        let mut command = environment.command(["--wait"]);
+        let mut setsid = std::process::Command::new("setsid");
+        setsid.arg("--wait").arg(&program).arg("snapshots").env_clear();
+        for (name, value) in command.stdin(std::process::Stdio::null()).get_envs() {
+            setsid.envs(value.map(|value| (name, value)));
+        }
+        setsid.stdin(std::process::Stdio::null()).output().unwrap()
+    };
+    let output = run(&environment);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(10), "{stderr}");
+    assert!(stderr.contains("there is no repository at"), "{stderr}");
+    environment.set("PUTBACK_PASSWORD", PASSWORD);
+    environment.run(["init", "--kdf-cost", "low"]).success();
+    environment.unset("PUTBACK_PASSWORD");
+    assert_eq!(run(&environment).status.code(), Some(1));
 }
 
 #[test]

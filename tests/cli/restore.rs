@@ -135,3 +135,80 @@ fn a_snapshot_or_path_that_does_not_exist_is_named() {
         .complains("'/no/such' is not in the snapshot");
     environment.run(["restore", ":/x", "-t", "out"]).code(2);
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_ends_a_restore_with_what_was_done_and_what_can_be_done() {
+    use std::process::Command;
+    let environment = TestEnvironment::with_repository();
+    environment.write("a-small", "fits");
+    // Random enough that no file system makes it small.
+    let large: Vec<u8> = (0..400_000_u32)
+        .flat_map(|i| blake3::hash(&i.to_le_bytes()).as_bytes()[..8].to_vec())
+        .collect();
+    environment.write("z-large", large);
+    environment.backup();
+    let out = environment.path("work/out");
+    std::fs::create_dir(&out).unwrap();
+    // A disk of one megabyte, which only the program and its shell see.
+    let script = "mount -t tmpfs -o size=1m putback-test \"$1\" && shift && exec \"$@\"";
+    let namespace = |program: &Command, arguments: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--map-root-user", "sh", "-c", script, "sh"]).arg(&out);
+        command.arg(program.get_program()).args(arguments).env_clear();
+        for (name, value) in program.get_envs() {
+            command.envs(value.map(|value| (name, value)));
+        }
+        command.current_dir(environment.path("work")).output().unwrap()
+    };
+    if !namespace(&Command::new("true"), &[]).status.success() {
+        eprintln!("this system lets nobody mount a small disk");
+        return;
+    }
+    let program = environment.command([""; 0]);
+    let output = namespace(&program, &["restore", "latest", "--target", "out"]);
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(14), "{stdout}{stderr}");
+    assert!(stdout.contains("restored:   1 new"), "{stdout}{stderr}");
+    assert!(
+        stderr.contains("error: cannot write ") && stderr.contains("hint: make room"),
+        "{stderr}"
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn who_may_not_give_files_away_finds_nothing_changed_the_second_time() {
+    use std::os::unix::fs::PermissionsExt;
+    let environment = TestEnvironment::with_repository();
+    environment.write("a.txt", "one");
+    environment.write("folder/large", vec![7; 200_000]);
+    std::os::unix::fs::symlink("a.txt", environment.source().join("link")).unwrap();
+    environment.backup();
+    // Not below what is opened up for everybody before each run.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
+    let target = folder.path().join("out");
+    for (flags, expected) in [
+        (&[][..], ["3 new, 0 changed, 0 already right", "0 new, 0 changed, 3 already right"]),
+        (&["--overwrite", "if-changed"], ["0 new, 0 changed, 3 already right"; 2]),
+        (&["--dry-run"], ["0 new, 0 changed, 3 already right"; 2]),
+    ] {
+        for expected in expected {
+            let arguments = ["restore", "latest", "--target", target.to_str().unwrap()];
+            environment.run_unprivileged(arguments.iter().chain(flags)).success().shows(expected);
+        }
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_socket_counts_as_nothing() {
+    let environment = TestEnvironment::with_repository();
+    environment.write("a.txt", "one");
+    let _socket = std::os::unix::net::UnixListener::bind(environment.source().join("s")).unwrap();
+    environment.backup();
+    let run = environment.run(["restore", "latest", "--target", "out"]).success();
+    run.shows("1 new, 0 changed, 0 already right, 0 kept");
+}

@@ -93,7 +93,7 @@ pub(crate) struct GlobalArgs {
     /// Print objects for programs, as docs/json.md describes them
     #[arg(long, global = true, env = "PUTBACK_JSON")]
     pub(crate) json: bool,
-    /// Print nothing but errors, warnings and what a listing is asked for
+    /// Print nothing but errors and what a listing is asked for
     #[arg(short, long, global = true, env = "PUTBACK_QUIET")]
     pub(crate) quiet: bool,
     /// Print a line for each entry; twice: also for excluded ones
@@ -193,6 +193,14 @@ impl Origins {
                 shown(second, strongest)
             ))),
             _ => Ok(first),
+        }
+    }
+
+    /// The flag `id`, or the variable or key that gave its value, for messages.
+    pub(crate) fn named(&self, id: &str) -> String {
+        match self.of(id) {
+            Origin::BuiltIn => shown(id, Origin::Flag),
+            origin => shown(id, origin),
         }
     }
 

@@ -74,7 +74,7 @@ impl Layers {
                     .into()),
                 };
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Failure::file_of("--config", &path, &error).into()),
         };
         Ok(Some(Self::read(path, &content, global.profile.as_deref(), command)?))
     }
@@ -104,6 +104,12 @@ impl Layers {
                         let shown = format!("[profile.{}]", text::printable(name));
                         reader.table(value, &shown, (Origin::Profile, profile == Some(name)))?;
                     }
+                }
+                unknown if value.is_table() && command.find_subcommand(unknown).is_some() => {
+                    return Err(reader.outside_a_profile(unknown, unknown));
+                }
+                unknown if command.get_arguments().any(|arg| key_of(arg) == Some(unknown)) => {
+                    return Err(reader.outside_a_profile(unknown, ""));
                 }
                 unknown => return Err(reader.unknown(unknown, "", &["defaults", "profile"])),
             }
@@ -306,6 +312,20 @@ impl Reader<'_> {
         }
     }
 
+    /// A key that would be right one level deeper; `table` is the command's, empty if it is a flag
+    /// of every command.
+    fn outside_a_profile(&self, key: &str, table: &str) -> Failure {
+        let below = |outer: &str| format!("[{}]", args::join(outer, table).trim_end_matches('.'));
+        Failure::usage_with(
+            format!("'{key}' stands outside of any profile in {}", self.place("")),
+            format!(
+                "put it into {} for one profile, or into {} for all",
+                below("profile.NAME"),
+                below("defaults")
+            ),
+        )
+    }
+
     /// A table of the file, or the file itself.
     fn place(&self, shown: &str) -> String {
         if shown.is_empty() {
@@ -405,6 +425,22 @@ mod tests {
             "[default]",
             "unknown key 'default' in /c/putback.toml",
             Some("did you mean 'defaults'?"),
+        );
+    }
+
+    #[test]
+    fn what_stands_outside_of_any_profile_is_told_where_it_belongs() {
+        check(
+            "[backup]\nexclude = ['x']",
+            "'backup' stands outside of any profile in /c/putback.toml",
+            Some(
+                "put it into [profile.NAME.backup] for one profile, or into [defaults.backup] for all",
+            ),
+        );
+        check(
+            "repo = '/r'",
+            "'repo' stands outside of any profile in /c/putback.toml",
+            Some("put it into [profile.NAME] for one profile, or into [defaults] for all"),
         );
     }
 

@@ -6,19 +6,22 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use putback_repo::{Cancel, LocalDirectories, Repository};
+use putback_repo::{Error as RepositoryError, LocalDirectories, ROLLED_BACK, Repository};
 use putback_store::Store;
 
 use crate::args::{GlobalArgs, Origins};
 use crate::bytes;
 use crate::config;
+use crate::interrupt::Interrupt;
 use crate::location;
 use crate::password::{self, Secret};
-use crate::report::{self, Failure, code};
+use crate::report::{self, Failure};
 use crate::ui::Ui;
 
 /// Longest location that a file or command may give.
 const LOCATION_BYTES_MAX: usize = 64 << 10;
+/// What the repository calls the text that `--key-file` gives.
+const EXPORTED_KEY: &str = "the exported key";
 /// Wrong passwords that may be typed at a prompt.
 const PROMPTS_MAX: usize = 3;
 
@@ -27,13 +30,14 @@ pub(crate) struct Context {
     pub(crate) ui: Ui,
     pub(crate) global: GlobalArgs,
     pub(crate) origins: Origins,
+    pub(crate) interrupt: Interrupt,
 }
 
 impl Context {
     /// Costs nothing; nothing is read yet.
     pub(crate) fn new(global: GlobalArgs, origins: Origins) -> Self {
         let ui = Ui::new(global.json, global.quiet, global.verbose, global.progress_fps);
-        Self { ui, global, origins }
+        Self { ui, global, origins, interrupt: Interrupt::default() }
     }
 
     /// The repository's location as the user gave it.
@@ -41,7 +45,10 @@ impl Context {
         let location = match self.origins.strongest(&["repo", "repo_file", "repo_command"])? {
             Some("repo_file") => {
                 let path = self.global.repo_file.clone().unwrap_or_default();
-                line(fs_err::read(path)?)?
+                let content = std::fs::read(&path);
+                line(content.map_err(|error| {
+                    Failure::file_of(&self.origins.named("repo_file"), &path, &error)
+                })?)?
             }
             Some("repo_command") => {
                 let command = self.global.repo_command.clone().unwrap_or_default();
@@ -73,8 +80,15 @@ impl Context {
         };
         let repository = match secret {
             Secret::Password(password) => Repository::open(store, &password, &directories)?,
-            Secret::ExportedKey(text) => {
-                Repository::open_with_exported_key(store, &text, &directories)?
+            Secret::ExportedKey { text, path } => {
+                Repository::open_with_exported_key(store, &text, &directories).map_err(|error| {
+                    match error {
+                        RepositoryError::Damaged { object, source } if object == EXPORTED_KEY => {
+                            Failure::KeyFile { path, source }.into()
+                        }
+                        error => anyhow::Error::new(error),
+                    }
+                })?
             }
         };
         self.show_warnings(&repository);
@@ -87,9 +101,15 @@ impl Context {
         shown: &str,
         directories: &LocalDirectories,
     ) -> anyhow::Result<Repository> {
+        // Nobody is to search for the password of what is not there.
+        if !Repository::exists(store.as_ref())? {
+            let location = store.describe();
+            return Err(RepositoryError::NoRepository { location }.into());
+        }
         let mut attempt = 1;
+        let mut question = format!("password of {shown}: ");
         loop {
-            let password = password::prompt(&format!("password of {shown}: "))?;
+            let password = password::prompt(&question)?;
             match Repository::open(Arc::clone(store), &password, directories)
                 .map_err(anyhow::Error::new)
             {
@@ -98,7 +118,7 @@ impl Context {
                     return Ok(repository);
                 }
                 Err(error) if attempt < PROMPTS_MAX && report::is_wrong_password(&error) => {
-                    self.ui.warning("wrong password, try again");
+                    question = format!("wrong password, try again; password of {shown}: ");
                     attempt += 1;
                 }
                 Err(error) => return Err(error),
@@ -108,8 +128,15 @@ impl Context {
 
     /// Shows what the repository noticed since the last call.
     pub(crate) fn show_warnings(&self, repository: &Repository) {
-        for warning in repository.take_warnings() {
-            self.ui.warning(&warning);
+        let warnings = repository.take_warnings();
+        for warning in &warnings {
+            self.ui.warning(warning);
+        }
+        if warnings.iter().any(|warning| warning.contains(ROLLED_BACK)) {
+            self.ui.notice(
+                "hint: `putback check` says what is missing; if you know why, because the storage \
+                 was copied, `putback check --accept-rollback` ends this warning",
+            );
         }
     }
 
@@ -140,27 +167,6 @@ impl Context {
             .or_else(|| std::thread::available_parallelism().ok().map(usize::from))
             .unwrap_or(1)
     }
-
-    /// From now on the first interrupt asks the operation to stop at a safe point, the second ends
-    /// the program.
-    pub(crate) fn cancel_on_interrupt(&self) -> anyhow::Result<Cancel> {
-        let cancel = Cancel::default();
-        let (asked, ui) = (cancel.clone(), self.ui.clone());
-        ctrlc::set_handler(move || {
-            if asked.is_cancelled() {
-                end_now();
-            }
-            asked.cancel();
-            ui.notice("finishing the pack in hand; press again to stop at once");
-        })?;
-        Ok(cancel)
-    }
-}
-
-/// Ends the program although an operation runs: what it had stored is safe without it.
-#[expect(clippy::exit, clippy::disallowed_methods, reason = "the user interrupted a second time")]
-fn end_now() {
-    std::process::exit(i32::from(code::INTERRUPTED));
 }
 
 /// Runs `command` by the shell and takes what it prints; `flag` is what asked for it.

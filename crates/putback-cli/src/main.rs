@@ -9,6 +9,7 @@ mod bytes;
 mod commands;
 mod config;
 mod context;
+mod interrupt;
 mod location;
 mod password;
 mod report;
@@ -26,7 +27,10 @@ fn main() -> ExitCode {
         Err(args::StartError::Failed(error)) => return report::failed(&Ui::early(), &error),
     };
     let context = Context::new(parsed.global, parsed.origins);
-    match commands::run(&context, parsed.command) {
+    let watched = context.interrupt.watch(&context.ui);
+    let result = watched.and_then(|()| commands::run(&context, parsed.command));
+    context.interrupt.settle();
+    match result {
         Ok(outcome) => outcome.into(),
         // Whoever read our output has seen enough: not an error, and nobody is left to tell.
         Err(_) if context.ui.is_stdout_closed() => ExitCode::SUCCESS,

@@ -21,35 +21,41 @@ const PASSWORD_BYTES_MAX: usize = 64 << 10;
 pub(crate) enum Secret {
     /// A password.
     Password(Password),
-    /// The text of `key export`.
-    ExportedKey(Zeroizing<String>),
+    /// The text of `key export`, and the file that it is in.
+    ExportedKey { text: Zeroizing<String>, path: String },
+}
+
+/// Flags that say what opens the repository; the last stands for the environment variable.
+const GIVERS: [&str; 5] =
+    ["password_file", "password_command", "password_fd", "key_file", "password"];
+
+/// Whether an exported key opens the repository rather than a password.
+pub(crate) fn is_exported_key(context: &Context) -> Result<bool, Failure> {
+    let origins = with_variable(&context.origins, "PUTBACK_PASSWORD", "password");
+    Ok(origins.strongest(&GIVERS)? == Some("key_file"))
 }
 
 /// What the flags, the environment or the configuration give; `None` if a person is to be asked.
 pub(crate) fn given(context: &Context) -> anyhow::Result<Option<Secret>> {
     let global = &context.global;
     let origins = with_variable(&context.origins, "PUTBACK_PASSWORD", "password");
-    let ids = ["password_file", "password_command", "password_fd", "key_file", "password"];
-    let Some(chosen) = origins.strongest(&ids)? else { return Ok(None) };
+    let Some(chosen) = origins.strongest(&GIVERS)? else { return Ok(None) };
     if chosen == "key_file" {
         let path = global.key_file.clone().unwrap_or_default();
-        let content = Zeroizing::new(read_bounded(
-            fs_err::File::open(&path)?,
-            &text::escaped(path_bytes(&path)),
-        )?);
-        let text = std::str::from_utf8(&content).map_err(|_| {
-            Failure::usage(format!("{} is not an exported key", text::escaped(path_bytes(&path))))
-        })?;
-        return Ok(Some(Secret::ExportedKey(Zeroizing::new(text.to_owned()))));
+        let content = read_file(&origins.named(chosen), &path, "an exported key")?;
+        // What is no text is found out by whoever reads it as a key.
+        let text = Zeroizing::new(String::from_utf8_lossy(&content).into_owned());
+        let path = text::escaped(path_bytes(&path));
+        return Ok(Some(Secret::ExportedKey { text, path }));
     }
     let password = read(
         chosen,
         &Sources {
+            flag: origins.named(chosen),
             file: global.password_file.as_deref(),
             command: global.password_command.as_ref(),
             descriptor: global.password_fd,
             variable: "PUTBACK_PASSWORD",
-            prefix: "",
         },
     )?;
     Ok(Some(Secret::Password(password)))
@@ -59,7 +65,7 @@ pub(crate) fn given(context: &Context) -> anyhow::Result<Option<Secret>> {
 pub(crate) fn for_new_repository(context: &Context, shown: &str) -> anyhow::Result<Password> {
     match given(context)? {
         Some(Secret::Password(password)) => Ok(password),
-        Some(Secret::ExportedKey(_)) => {
+        Some(Secret::ExportedKey { .. }) => {
             Err(Failure::usage("a new repository needs a password; --key-file opens existing ones")
                 .into())
         }
@@ -92,11 +98,11 @@ impl NewPasswordArgs {
         read(
             chosen.trim_start_matches("new_"),
             &Sources {
+                flag: origins.named(chosen),
                 file: self.new_password_file.as_deref(),
                 command: self.new_password_command.as_ref(),
                 descriptor: self.new_password_fd,
                 variable: "PUTBACK_NEW_PASSWORD",
-                prefix: "new-",
             },
         )
     }
@@ -104,15 +110,19 @@ impl NewPasswordArgs {
 
 /// Asks on the terminal, without showing what is typed.
 pub(crate) fn prompt(question: &str) -> anyhow::Result<Password> {
-    let typed = rpassword::prompt_password(question).map_err(|_| Failure::NoPassword)?;
-    checked(Zeroizing::new(typed.into_bytes()), "the terminal")
+    checked(Zeroizing::new(typed(question)?.as_bytes().to_vec()), "the terminal")
+}
+
+fn typed(question: &str) -> Result<Zeroizing<String>, Failure> {
+    rpassword::prompt_password(question).map(Zeroizing::new).map_err(|error| match error.kind() {
+        std::io::ErrorKind::Interrupted => Failure::Interrupted,
+        _ => Failure::NoPassword,
+    })
 }
 
 fn prompt_twice(question: &str) -> anyhow::Result<Password> {
-    let first =
-        Zeroizing::new(rpassword::prompt_password(question).map_err(|_| Failure::NoPassword)?);
-    let second =
-        Zeroizing::new(rpassword::prompt_password("once more: ").map_err(|_| Failure::NoPassword)?);
+    let first = typed(question)?;
+    let second = typed("once more: ")?;
     if first != second {
         return Err(
             Failure::other("the two passwords differ", "nothing was changed; try again").into()
@@ -123,29 +133,36 @@ fn prompt_twice(question: &str) -> anyhow::Result<Password> {
 
 /// Where one password may come from.
 struct Sources<'a> {
+    /// What chose among the others, as messages name it.
+    flag: String,
     file: Option<&'a Path>,
     command: Option<&'a OsString>,
     descriptor: Option<u32>,
     variable: &'static str,
-    prefix: &'static str,
 }
 
 fn read(chosen: &str, sources: &Sources<'_>) -> anyhow::Result<Password> {
     let (content, origin) = match chosen {
         "password_file" => {
             let path = sources.file.unwrap_or(Path::new(""));
-            let shown = text::escaped(path_bytes(path));
-            (read_bounded(fs_err::File::open(path)?, &shown)?, shown)
+            let mut content = read_file(&sources.flag, path, "a password")?;
+            (std::mem::take(&mut *content), text::escaped(path_bytes(path)))
         }
         "password_command" => {
-            let flag = format!("--{}password-command", sources.prefix);
+            let flag = &sources.flag;
             let command = sources.command.cloned().unwrap_or_default();
-            (shell_output(&command, &flag)?, format!("the command of {flag}"))
+            (shell_output(&command, flag)?, format!("the command of {flag}"))
         }
         "password_fd" => {
             let number = sources.descriptor.unwrap_or(0);
-            let file = fs_err::File::open(format!("/dev/fd/{number}"))?;
-            (read_bounded(file, "the descriptor")?, format!("descriptor {number}"))
+            let file = std::fs::File::open(format!("/dev/fd/{number}")).map_err(|error| {
+                let flag = &sources.flag;
+                Failure::usage(format!(
+                    "{flag} names descriptor {number}, which is not open: {error}"
+                ))
+            })?;
+            let content = read_bounded(file, "the descriptor", "a password")?;
+            (content, format!("descriptor {number}"))
         }
         _ => {
             let value = std::env::var_os(sources.variable).unwrap_or_default();
@@ -170,12 +187,22 @@ fn checked(mut content: Zeroizing<Vec<u8>>, origin: &str) -> anyhow::Result<Pass
     Ok(Password::new(std::mem::take(&mut *content)))
 }
 
-fn read_bounded(file: impl Read, shown: &str) -> anyhow::Result<Vec<u8>> {
+/// A small file that `flag` names and that holds `what`.
+fn read_file(flag: &str, path: &Path, what: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let unusable = |error| Failure::file_of(flag, path, &error);
+    let file = std::fs::File::open(path).map_err(unusable)?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(unusable(std::io::ErrorKind::IsADirectory.into()).into());
+    }
+    read_bounded(file, &text::escaped(path_bytes(path)), what).map(Zeroizing::new)
+}
+
+fn read_bounded(file: impl Read, shown: &str, what: &str) -> anyhow::Result<Vec<u8>> {
     // Allocated at once, so that growing leaves no copies behind.
     let mut content = Zeroizing::new(Vec::with_capacity(PASSWORD_BYTES_MAX + 1));
     file.take(PASSWORD_BYTES_MAX as u64 + 1).read_to_end(&mut content)?;
     if content.len() > PASSWORD_BYTES_MAX {
-        return Err(Failure::usage(format!("{shown} is too long for a password")).into());
+        return Err(Failure::usage(format!("{shown} is too long for {what}")).into());
     }
     Ok(std::mem::take(&mut *content))
 }

@@ -3,6 +3,8 @@
 //! The numbers are listed in `docs/exit-codes.md`. Libraries say what happened and to which object;
 //! the hint says what the reader can do, and is added here because only here commands are known.
 
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use putback_engine::Error as EngineError;
@@ -76,12 +78,27 @@ pub(crate) enum Failure {
     /// No source of a password was given and there is no terminal to ask.
     #[error("no password was given, and there is no terminal to ask for it")]
     NoPassword,
+    /// Somebody pressed Ctrl-C where something was asked for.
+    #[error("interrupted")]
+    Interrupted,
+    /// What is said to be an exported key opens nothing.
+    #[error("{path} is not a whole exported key")]
+    KeyFile {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        source: Option<putback_format::Error>,
+    },
     /// `check` found damage, which it has already shown.
     #[error("the repository is damaged in {damages} places")]
     Damaged {
         /// How many.
         damages: u64,
     },
+    /// `check` found that the storage shows less than it did, which it has already said.
+    #[error("the storage shows less than was seen there before")]
+    RolledBack,
 }
 
 impl Failure {
@@ -93,6 +110,24 @@ impl Failure {
     /// Wrong usage, and what would be right.
     pub(crate) fn usage_with(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::Usage { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// A file that `flag` names cannot be used.
+    ///
+    /// What the command line names must be there: it is wrong usage, unless the disk itself failed.
+    pub(crate) fn file_of(flag: &str, path: &Path, error: &io::Error) -> Self {
+        let path = text::escaped(path.as_os_str().as_encoded_bytes());
+        let why = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => "does not exist",
+            io::ErrorKind::IsADirectory => "is a folder",
+            io::ErrorKind::PermissionDenied => "you may not read",
+            io::ErrorKind::InvalidData => "is not UTF-8 text",
+            _ => {
+                let message = format!("cannot read {path}, which {flag} names: {error}");
+                return Self::Other { message, hint: None };
+            }
+        };
+        Self::usage(format!("{flag} names {path}, which {why}"))
     }
 
     /// A failure and what to do about it.
@@ -123,7 +158,7 @@ pub(crate) fn failed(ui: &Ui, error: &anyhow::Error) -> ExitCode {
         }
     }
     if code == code::INTERRUPTED && !ui.is_json() {
-        ui.notice(&lines.join(": "));
+        ui.interrupted(&lines.join(": "));
         return ExitCode::from(code);
     }
     let hint = hint(error);
@@ -182,6 +217,17 @@ fn store_error(error: &anyhow::Error) -> Option<&StoreError> {
     }
 }
 
+/// Whether the disk that a restore or dump writes to is full.
+fn is_target_full(error: &anyhow::Error) -> bool {
+    let is_full = |source: &io::Error| {
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    };
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(EngineError::Target { source, .. }) => is_full(source),
+        _ => false,
+    }) || error.downcast_ref().is_some_and(is_full)
+}
+
 fn failure(error: &anyhow::Error) -> Option<&Failure> {
     error.chain().find_map(|cause| cause.downcast_ref::<Failure>())
 }
@@ -190,8 +236,16 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(failure) = failure(error) {
         return match failure {
             Failure::Usage { .. } => code::USAGE,
-            Failure::Other { .. } | Failure::NoPassword | Failure::Damaged { .. } => code::FAILED,
+            Failure::KeyFile { .. } => code::WRONG_PASSWORD,
+            Failure::Interrupted => code::INTERRUPTED,
+            Failure::Other { .. }
+            | Failure::NoPassword
+            | Failure::Damaged { .. }
+            | Failure::RolledBack => code::FAILED,
         };
+    }
+    if is_target_full(error) {
+        return code::FULL;
     }
     if let Some(store) = store_error(error) {
         return match store.kind {
@@ -231,6 +285,17 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                  PUTBACK_PASSWORD"
                     .to_owned(),
             ),
+            Failure::KeyFile { .. } => Some(
+                "compare it with the text that `putback key export` printed, line by line; a \
+                 password opens the repository too"
+                    .to_owned(),
+            ),
+            Failure::Interrupted => None,
+            Failure::RolledBack => Some(
+                "if you know why, because it was copied or restored from a copy, take it for known \
+                 on this machine: `putback check --accept-rollback`"
+                    .to_owned(),
+            ),
             Failure::Damaged { .. } => Some(
                 "snapshots and files that are not named above are whole; restore what you need, \
                  then back up again: what is still at its source is stored anew"
@@ -245,6 +310,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             |id| format!("what was backed up so far is safe as checkpoint {}, and the next backup continues from it", id.short()),
         );
         return Some(format!("make room on the storage; {safe}"));
+    }
+    if is_target_full(error) {
+        let hint = "make room there, or give another target; a restore goes on where it was when \
+                    the same command is run again";
+        return Some(hint.to_owned());
     }
     if let Some(store) = store_error(error) {
         return match store.kind {
@@ -304,6 +374,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         }
         RepositoryError::LastSlot => "add another password first: `putback key add`",
         RepositoryError::NoSlot { .. } => "`putback key list` shows the slots",
+        RepositoryError::AmbiguousSlot { candidates, .. } => {
+            let ids: Vec<String> =
+                candidates.iter().map(|id| id.to_string()[..12].to_owned()).collect();
+            return Some(format!("nothing was changed; give more digits: {}", ids.join(", ")));
+        }
         RepositoryError::NoPath { .. } => "`putback ls SNAPSHOT` shows what is in the snapshot",
         _ => return None,
     };
@@ -348,5 +423,9 @@ mod tests {
         check(EngineError::from(RepositoryError::from(store(ErrorKind::Unauthorized))), 13);
         check(RepositoryError::from(store(ErrorKind::Locked)), 11);
         check(store(ErrorKind::Other), 1);
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        check(EngineError::Target { path: "/t".to_owned(), source: full() }, 14);
+        check(full(), 14);
+        check(RepositoryError::Local { path: "/c".to_owned(), source: full() }, 1);
     }
 }

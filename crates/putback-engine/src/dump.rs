@@ -6,15 +6,16 @@
 //!
 //! | | tar (pax, POSIX.1-2001) | zip |
 //! |---|---|---|
-//! | names that are not UTF-8 | as they are, with `hdrcharset=BINARY` | the offending bytes and `%` as `%XX`, a problem |
+//! | names that are not UTF-8 | as they are | the offending bytes and `%` as `%XX`, a problem |
 //! | times | mtime to the nanosecond | mtime to the second in the range of 32 bits |
 //! | owner, mode | by number and name, all 12 bits | mode without set-user-id, set-group-id and sticky |
 //! | extended attributes | as `SCHILY.xattr.NAME`, which GNU tar, star and libarchive read | left out |
+//! | ACLs | as `SCHILY.acl.access` and `.default` in text, with numbers | left out |
 //! | hard links | kept | each a copy |
 //! | symbolic links | kept | kept; a problem if the target is not UTF-8 |
 //! | devices, FIFOs | kept | left out, a problem |
 //! | sockets | left out, a problem | left out, a problem |
-//! | holes | zeros | zeros, which compress well |
+//! | holes | kept, as GNU tar's sparse format 1.0 | zeros, which compress well |
 //!
 //! A problem is told to the observer; the archive goes on. A chunk that cannot be read ends it,
 //! since its size has been promised: then the archive is cut short, and no program takes it for
@@ -184,6 +185,22 @@ fn write_content(
     Ok(())
 }
 
+/// As [`write_content`], without holes.
+fn write_data(
+    tree: &dyn TreeSource,
+    entry: &Entry,
+    out: &mut dyn Write,
+    write_error: impl Fn(io::Error) -> Error,
+) -> Result<(), Error> {
+    let mut reader = FileReader::new(tree, entry);
+    while let Some(piece) = reader.next(u64::MAX)? {
+        if let Piece::Bytes(bytes) = piece {
+            out.write_all(bytes).map_err(&write_error)?;
+        }
+    }
+    Ok(())
+}
+
 fn archive_error(source: io::Error) -> Error {
     Error::Target { path: "the archive".to_owned(), source }
 }
@@ -249,7 +266,8 @@ impl<W: Write> Archive for TarMembers<'_, W> {
             return Ok(());
         }
         let first_link = self.links.meet(entry, || member.clone());
-        let headers = match tar_headers(&member, entry, first_link.as_deref()) {
+        let map = if first_link.is_none() { SparseMap::of(entry) } else { None };
+        let headers = match tar_headers(&member, entry, first_link.as_deref(), map.as_ref()) {
             Ok(headers) => headers,
             Err(message) => {
                 tell_problem(self.observer, path, IncidentKind::Unreadable, message);
@@ -257,9 +275,17 @@ impl<W: Write> Archive for TarMembers<'_, W> {
             }
         };
         self.out.write_all(&headers).map_err(archive_error)?;
-        if first_link.is_none() {
-            write_content(self.tree, entry, &mut self.out, archive_error)?;
-            self.pad(size_of(entry))?;
+        match map {
+            Some(map) => {
+                self.out.write_all(&map.blocks).map_err(archive_error)?;
+                write_data(self.tree, entry, &mut self.out, archive_error)?;
+                self.pad(map.data_bytes)?;
+            }
+            None if first_link.is_none() => {
+                write_content(self.tree, entry, &mut self.out, archive_error)?;
+                self.pad(size_of(entry))?;
+            }
+            None => {}
         }
         Ok(())
     }
@@ -282,21 +308,76 @@ fn tar_padding(bytes: u64) -> &'static [u8] {
     &BLOCK[used..][..(TAR_BLOCK_BYTES - used) % TAR_BLOCK_BYTES]
 }
 
+/// Where the data of a file with holes lies (GNU tar manual, "Storing Sparse Files", "PAX Format, Version 1.0"):
+/// the number of runs, then offset and length of each, as decimal lines that fill whole blocks before the data.
+struct SparseMap {
+    blocks: Vec<u8>,
+    /// Bytes of all runs.
+    data_bytes: u64,
+    /// Bytes of the file.
+    real_size: u64,
+}
+
+impl SparseMap {
+    /// None for what has no holes.
+    fn of(entry: &Entry) -> Option<Self> {
+        let EntryKind::File { size, holes, .. } = &entry.kind else { return None };
+        if holes.is_empty() {
+            return None;
+        }
+        let (mut runs, mut data_bytes, mut position) = (Vec::new(), 0_u64, 0);
+        for hole in holes {
+            let length = hole.offset.saturating_sub(position);
+            if length > 0 {
+                runs.push((position, length));
+                data_bytes = data_bytes.saturating_add(length);
+            }
+            position = hole.offset.saturating_add(hole.length);
+        }
+        // The last run says where the file ends, also if that is in a hole.
+        let length = size.saturating_sub(position);
+        runs.push((*size - length, length));
+        data_bytes = data_bytes.saturating_add(length);
+        let mut blocks = format!("{}\n", runs.len());
+        for (offset, length) in runs {
+            blocks.push_str(&format!("{offset}\n{length}\n"));
+        }
+        let mut blocks = blocks.into_bytes();
+        blocks.extend_from_slice(tar_padding(blocks.len() as u64));
+        Some(Self { blocks, data_bytes, real_size: *size })
+    }
+
+    /// What stands in the place of the name, for programs that do not know the format.
+    fn placeholder(name: &[u8]) -> Vec<u8> {
+        let slash = name.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        [&name[..slash], b"GNUSparseFile.0/", &name[slash..]].concat()
+    }
+}
+
 /// The blocks before a member's content: if needed a pax extended header (POSIX.1-2001, `pax`,
 /// "pax Extended Header"), then a ustar header with as much as fits.
 fn tar_headers(
     name: &[u8],
     entry: &Entry,
     first_link: Option<&[u8]>,
+    map: Option<&SparseMap>,
 ) -> Result<Vec<u8>, &'static str> {
     let mut header = tar::Header::new_ustar();
     let mut pax = PaxRecords::default();
     let mut link_name = first_link;
     let mut size = 0;
+    let placeholder = map.map(|map| {
+        pax.add(b"GNU.sparse.major", b"1");
+        pax.add(b"GNU.sparse.minor", b"0");
+        pax.add(b"GNU.sparse.name", name);
+        pax.add(b"GNU.sparse.realsize", map.real_size.to_string().as_bytes());
+        SparseMap::placeholder(name)
+    });
+    let name = placeholder.as_deref().unwrap_or(name);
     let entry_type = match &entry.kind {
         _ if first_link.is_some() => EntryType::Link,
         EntryKind::File { size: bytes, .. } => {
-            size = *bytes;
+            size = map.map_or(*bytes, |map| map.data_bytes.saturating_add(map.blocks.len() as u64));
             EntryType::Regular
         }
         EntryKind::Directory { .. } => EntryType::Directory,
@@ -357,7 +438,10 @@ fn tar_headers(
         }
     }
     for xattr in &entry.xattrs {
-        pax.add_xattr(&xattr.name, &xattr.value);
+        match acl_record(&xattr.name, &xattr.value) {
+            Some((key, text)) => pax.add(key, text.as_bytes()),
+            None => pax.add_xattr(&xattr.name, &xattr.value),
+        }
     }
     header.set_cksum();
     let mut blocks = pax.into_blocks();
@@ -370,18 +454,64 @@ const OCTAL_7_MAX: u32 = 0o777_7777;
 /// Largest number in an octal field of 12 bytes.
 const OCTAL_11_MAX: u64 = 0o777_7777_7777;
 
-/// Puts a name into the header. Says whether it is there in full: ASCII only, and not too long.
+/// Puts a name into the header. Says whether that is enough: not too long, and ASCII only, as
+/// programs disagree about what other letters mean there. What is no text at all they take as it is
+/// in a header, and some would stumble over it in a record.
+///
 /// With `ends_with_nul` the field needs one byte for that.
 fn put_text(text: &[u8], field: &mut [u8], ends_with_nul: bool) -> bool {
     let room = field.len() - usize::from(ends_with_nul);
     let length = text.len().min(room);
     field[..length].copy_from_slice(&text[..length]);
-    length == text.len() && text.is_ascii()
+    length == text.len() && is_for_headers(text)
+}
+
+fn is_for_headers(text: &[u8]) -> bool {
+    text.is_ascii() || std::str::from_utf8(text).is_err()
+}
+
+/// An access control list as a record of its own: key and text.
+///
+/// `value` is Linux's form (`linux/posix_acl_xattr.h`): a version, then for each entry tag,
+/// permissions and number. The text is that of POSIX.1e draft 17, 23.1, the short form. None for
+/// other attributes, and for a list that is none.
+fn acl_record(name: &[u8], value: &[u8]) -> Option<(&'static [u8], String)> {
+    const VERSION: u32 = 2;
+    let key: &[u8] = match name {
+        b"system.posix_acl_access" => b"SCHILY.acl.access",
+        b"system.posix_acl_default" => b"SCHILY.acl.default",
+        _ => return None,
+    };
+    let (version, entries) = value.split_first_chunk::<4>()?;
+    let (entries, rest) = entries.as_chunks::<8>();
+    if u32::from_le_bytes(*version) != VERSION || !rest.is_empty() || entries.is_empty() {
+        return None;
+    }
+    let mut texts = Vec::with_capacity(entries.len());
+    for [tag0, tag1, perm0, perm1, id @ ..] in entries {
+        let number = u32::from_le_bytes(*id);
+        let who = match u16::from_le_bytes([*tag0, *tag1]) {
+            0x01 => "user:".to_owned(),
+            0x02 => format!("user:{number}"),
+            0x04 => "group:".to_owned(),
+            0x08 => format!("group:{number}"),
+            0x10 => "mask:".to_owned(),
+            0x20 => "other:".to_owned(),
+            _ => return None,
+        };
+        let permissions = u16::from_le_bytes([*perm0, *perm1]);
+        let letters: String = [(4, 'r'), (2, 'w'), (1, 'x')]
+            .map(|(bit, letter)| if permissions & bit == 0 { '-' } else { letter })
+            .iter()
+            .collect();
+        texts.push(format!("{who}:{letters}"));
+    }
+    Some((key, texts.join(",")))
 }
 
 /// Puts a path into the header, divided at a `/` if it is long. Says whether it is there in full.
 fn put_path(path: &[u8], name: &mut [u8; 100], prefix: &mut [u8; 155]) -> bool {
-    if path.len() > name.len() && path.is_ascii() {
+    if path.len() > name.len() && is_for_headers(path) {
         let from = path.len() - name.len() - 1;
         // Behind it something must follow, and a directory ends with a slash.
         let slash = (from..path.len() - 1).find(|&at| path[at] == b'/');
@@ -408,13 +538,10 @@ fn pax_time(time: Timestamp) -> String {
 #[derive(Default)]
 struct PaxRecords {
     records: Vec<u8>,
-    /// Whether a value that should be text is not UTF-8.
-    is_binary: bool,
 }
 
 impl PaxRecords {
     fn add(&mut self, key: &[u8], value: &[u8]) {
-        self.is_binary |= std::str::from_utf8(value).is_err();
         put_record(&mut self.records, key, value);
     }
 
@@ -436,11 +563,7 @@ impl PaxRecords {
         if self.records.is_empty() {
             return Vec::new();
         }
-        let mut records = Vec::new();
-        if self.is_binary {
-            put_record(&mut records, b"hdrcharset", b"BINARY");
-        }
-        records.extend_from_slice(&self.records);
+        let records = self.records;
         let mut header = tar::Header::new_ustar();
         header.set_entry_type(EntryType::XHeader);
         header.set_mode(0o644);
@@ -733,8 +856,22 @@ mod tests {
         (odd.mode, odd.uid, odd.gid) = (0o4755, 3_000_000_000, 7);
         (odd.user, odd.group) = ("jürgen".into(), "x".repeat(40).into());
         odd.mtime = Timestamp { seconds: -1, nanoseconds: 250_000_000 };
-        odd.xattrs =
-            vec![xattr(b"security.capability", &[1, 0, 255]), xattr(b"user.a=b%c", b"=v=")];
+        let acl = [
+            &[2, 0, 0, 0][..],
+            &[1, 0, 7, 0, 255, 255, 255, 255],
+            &[2, 0, 5, 0, 0xe8, 3, 0, 0],
+            &[4, 0, 4, 0, 255, 255, 255, 255],
+            &[8, 0, 0, 0, 50, 0, 0, 0],
+            &[16, 0, 6, 0, 255, 255, 255, 255],
+            &[32, 0, 1, 0, 255, 255, 255, 255],
+        ]
+        .concat();
+        odd.xattrs = vec![
+            xattr(b"security.capability", &[1, 0, 255]),
+            xattr(b"system.posix_acl_access", &acl),
+            xattr(b"system.posix_acl_default", b"none"),
+            xattr(b"user.a=b%c", b"=v="),
+        ];
         let holes = vec![Extent { offset: 2, length: 70_000 }];
         let content = Content::Inline(b"abcdef".to_vec());
         let sparse = special("sparse", EntryKind::File { size: 70_006, content, holes });
@@ -769,18 +906,28 @@ mod tests {
         assert_eq!(
             pax,
             [
-                ("SCHILY.xattr.security.capability", &[1, 0, 255][..]),
+                (
+                    "SCHILY.acl.access",
+                    &b"user::rwx,user:1000:r-x,group::r--,group:50:---,mask::rw-,other::--x"[..]
+                ),
+                ("SCHILY.xattr.security.capability", &[1, 0, 255]),
+                ("SCHILY.xattr.system.posix_acl_default", b"none"),
                 ("SCHILY.xattr.user.a%3Db%25c", b"=v="),
                 ("gname", "x".repeat(40).as_bytes()),
-                ("hdrcharset", b"BINARY"),
                 ("mtime", b"-0.750000000"),
-                ("path", b"./odd\xff"),
                 ("uid", b"3000000000"),
                 ("uname", "jürgen".as_bytes()),
             ]
         );
-        let sparse = [b"ab".to_vec(), vec![0; 70_000], b"cdef".to_vec()].concat();
-        assert_eq!(members["./sparse"].bytes, sparse);
+        let sparse = &members["./GNUSparseFile.0/sparse"];
+        let (map, data) = sparse.bytes.split_at(TAR_BLOCK_BYTES);
+        assert_eq!(
+            map.trim_ascii_end().escape_ascii().to_string().trim_end_matches("\\x00"),
+            r"2\n0\n2\n70002\n4\n"
+        );
+        assert_eq!(data, b"abcdef");
+        assert_eq!(sparse.pax["GNU.sparse.name"], b"./sparse");
+        assert_eq!(sparse.pax["GNU.sparse.realsize"], b"70006");
         let link_of = |name: &str| (members[name].entry_type, members[name].link.clone().unwrap());
         assert_eq!(link_of("./link"), (EntryType::Symlink, b"where".to_vec()));
         assert_eq!(link_of("./longlink"), (EntryType::Symlink, long_target.into_bytes()));
@@ -837,7 +984,7 @@ mod tests {
         ] {
             let path = format!("{}/{}", "d".repeat(folder), "n".repeat(name));
             let headers =
-                tar_headers(format!("./{path}").as_bytes(), &file("x", b""), None).unwrap();
+                tar_headers(format!("./{path}").as_bytes(), &file("x", b""), None, None).unwrap();
             assert_eq!(headers.len() > 512, expects_pax, "{folder} {name}");
             check_names(
                 &Folder::of([file(&path, b"12345")]),
@@ -855,7 +1002,7 @@ mod tests {
         entry.kind =
             EntryKind::File { size, content: Content::Inline(Vec::new()), holes: Vec::new() };
         entry.mtime.seconds = 1 << 33;
-        let headers = tar_headers(b"./huge", &entry, None).unwrap();
+        let headers = tar_headers(b"./huge", &entry, None, None).unwrap();
         let mut archive = tar::Archive::new(&headers[..]);
         let mut read = archive.entries().unwrap().next().unwrap().unwrap();
         assert_eq!(read.size(), size);
@@ -867,6 +1014,29 @@ mod tests {
             .map(|record| format!("{}={}", record.key().unwrap(), record.value().unwrap()))
             .collect();
         assert_eq!(pax, ["size=8796093022208", "mtime=8589934592"]);
+    }
+
+    #[test]
+    fn the_map_of_a_file_with_holes_has_all_of_its_data_and_its_end() {
+        let check = |size, holes: &[(u64, u64)], expected: &str, data_bytes| {
+            let holes =
+                holes.iter().map(|(offset, length)| Extent { offset: *offset, length: *length });
+            let content = Content::Inline(Vec::new());
+            let kind = EntryKind::File { size, content, holes: holes.collect() };
+            let map = SparseMap::of(&special("x", kind)).unwrap();
+            assert_eq!(map.blocks.len() % TAR_BLOCK_BYTES, 0);
+            let text = String::from_utf8(map.blocks).unwrap();
+            assert_eq!(text.trim_end_matches('\0').replace('\n', " "), expected);
+            assert_eq!((map.data_bytes, map.real_size), (data_bytes, size));
+        };
+        check(10, &[(0, 10)], "1 10 0 ", 0);
+        check(10, &[(0, 4)], "1 4 6 ", 6);
+        check(10, &[(4, 6)], "2 0 4 10 0 ", 4);
+        check(10, &[(2, 3), (5, 1), (8, 1)], "3 0 2 6 2 9 1 ", 5);
+        let many: Vec<(u64, u64)> = (0..200).map(|number| (number * 10, 5)).collect();
+        let expected: String = (0..200).map(|number| format!("{} 5 ", number * 10 + 5)).collect();
+        check(2000, &many, &format!("200 {expected}"), 1000);
+        assert!(SparseMap::of(&file("x", b"12")).is_none());
     }
 
     #[test]

@@ -101,6 +101,9 @@ pub struct CheckReport {
     pub damages: Vec<Damage>,
     /// How much is wrong.
     pub damages_total: u64,
+    /// What speaks for a storage that lost something, or shows an older state than it did. It may be known why;
+    /// then [`Repository::accept_rollback`] ends it.
+    pub rollback: Vec<String>,
     /// What is worth knowing and not wrong.
     pub warnings: Vec<String>,
     /// Packs that no segment names: left by interrupted runs, or of a backup that is running.
@@ -411,7 +414,8 @@ impl Checker<'_> {
         let marks = self.repository.marks().unwrap_or_default();
         let missing = missing_numbers(&snapshots, &marks, &self.seen);
         let mut report = self.report();
-        report.warnings.extend(missing);
+        report.rollback.extend(self.repository.older_generation(&self.seen));
+        report.rollback.extend(missing.iter().map(ToString::to_string));
         report.snapshots = snapshots.len() as u64;
         drop(report);
         // The newest first: what it lacks matters most.

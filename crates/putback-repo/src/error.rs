@@ -1,6 +1,6 @@
 //! What can go wrong with a repository.
 
-use putback_format::id::{BlobId, PackId, SnapshotId};
+use putback_format::id::{BlobId, PackId, SlotId, SnapshotId};
 use thiserror::Error;
 
 /// An error of a repository.
@@ -118,6 +118,14 @@ pub enum Error {
         /// What was asked for.
         selector: String,
     },
+    /// Several slots match.
+    #[error("'{selector}' matches {} password slots", .candidates.len())]
+    AmbiguousSlot {
+        /// What was asked for.
+        selector: String,
+        /// What matches.
+        candidates: Vec<SlotId>,
+    },
     /// A path is not in the snapshot.
     #[error("'{path}' is not in the snapshot")]
     NoPath {
@@ -157,6 +165,9 @@ pub enum Error {
         #[source]
         source: putback_format::Error,
     },
+    /// A run was ended while blobs waited that had been put and not flushed.
+    #[error("blobs were put that were not flushed")]
+    Unflushed,
     /// Another worker failed first; its error is reported.
     #[error("another worker failed")]
     WorkerFailed,

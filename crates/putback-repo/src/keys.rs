@@ -117,15 +117,19 @@ impl Repository {
     /// The slot whose id begins like this.
     ///
     /// # Errors
-    /// [`Error::NoSlot`] if none or several do.
+    /// [`Error::NoSlot`] if none does, [`Error::AmbiguousSlot`] if several do.
     pub fn find_slot(&self, prefix: &str) -> Result<SlotId> {
-        let mut matching = self
+        let selector = prefix.to_owned();
+        let matching: Vec<SlotId> = self
             .slots()?
             .into_iter()
-            .filter(|info| !prefix.is_empty() && info.id.to_string().starts_with(prefix));
-        match (matching.next(), matching.next()) {
-            (Some(info), None) => Ok(info.id),
-            _ => Err(Error::NoSlot { selector: prefix.to_owned() }),
+            .map(|info| info.id)
+            .filter(|id| !prefix.is_empty() && id.to_string().starts_with(prefix))
+            .collect();
+        match matching.as_slice() {
+            [] => Err(Error::NoSlot { selector }),
+            [id] => Ok(*id),
+            _ => Err(Error::AmbiguousSlot { selector, candidates: matching }),
         }
     }
 

@@ -49,7 +49,7 @@ pub use open::{InitOptions, Password};
 pub use pack_writer::{FrameWriter, PackWriter, Written};
 pub use putback_format::slot::KdfCost;
 pub use reader::{FrameReader, WantedFrame};
-pub use snapshots::{SnapshotFilter, StoredSnapshot};
+pub use snapshots::{ROLLED_BACK, SnapshotFilter, StoredSnapshot};
 pub use stats::RepositoryStats;
 pub use tree_reader::Directory;
 

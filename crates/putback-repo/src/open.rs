@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::keys::SlotOwner;
 use crate::reader::FrameCache;
+use crate::snapshots::ROLLED_BACK;
 use crate::state::{Seen, State};
 use crate::tree_cache::TreeCache;
 use crate::{
@@ -145,12 +146,7 @@ impl Repository {
         let is_new = store.create(&layout::FOLDERS)? && store.capabilities().is_remote;
         let lock = store.lock(LockMode::Exclusive)?;
         // Where a listing costs a round trip, a folder that was just made needs none.
-        let holds_something = || {
-            Ok::<_, Error>(
-                !list_configs(store.as_ref())?.is_empty() || holds_backups(store.as_ref())?,
-            )
-        };
-        if !is_new && holds_something()? {
+        if !is_new && Self::exists(store.as_ref())? {
             return Err(Error::RepositoryExists { location });
         }
         if lock.is_some() {
@@ -182,6 +178,14 @@ impl Repository {
             return Err(Error::RepositoryExists { location });
         }
         Self::assemble(store, keys, config, Some(slot_id), directories)
+    }
+
+    /// Whether there is something at `store` that a password could open. Reads nothing but listings.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store cannot be listed.
+    pub fn exists(store: &dyn Store) -> Result<bool> {
+        Ok(!list_configs(store)?.is_empty() || holds_backups(store)?)
     }
 
     /// Opens a repository with a password.
@@ -369,15 +373,23 @@ impl Repository {
     fn note_generation(&self) -> Result<()> {
         let seen = self.state().seen();
         let generation = self.config().generation;
-        if generation < seen.generation {
-            self.warn(format!(
-                "the storage shows generation {generation} of the configuration, but generation {} was seen before: it may have been rolled back",
-                seen.generation
-            ));
+        if let Some(evidence) = self.older_generation(&seen) {
+            self.warn(evidence);
         } else if generation > seen.generation {
             self.note_seen(&Seen { generation, ..Seen::default() });
         }
         Ok(())
+    }
+
+    /// What is to be said if the configuration is older than one that was seen.
+    pub(crate) fn older_generation(&self, seen: &Seen) -> Option<String> {
+        let generation = self.config().generation;
+        (generation < seen.generation).then(|| {
+            format!(
+                "the storage shows generation {generation} of the configuration, but generation {} was seen before: it may have been {ROLLED_BACK}",
+                seen.generation
+            )
+        })
     }
 }
 

@@ -11,7 +11,8 @@
 //! Order that makes a backup safe: a pack is durable before the journal names it, and a segment
 //! names only durable packs. `commit.rs` says the rest.
 //!
-//! One of the few files that start threads; they end with [`PackWriter::finish`] or its drop.
+//! One of the few files that start threads; they end with [`PackWriter::finish`] or its drop, whoever still
+//! holds a [`FrameWriter`]: the way into the channel is in one place, and is taken away there.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -118,6 +119,10 @@ struct Shared {
     plain_bytes: AtomicU64,
     stored_bytes: AtomicU64,
     packs: AtomicU64,
+    /// The way to the sealers; none once the writer has ended.
+    frames: Mutex<Option<Sender<Frame>>>,
+    /// Frame writers with blobs that were not handed over.
+    gathering: AtomicUsize,
     finish: Sender<Arc<OpenPack>>,
     sealers: AtomicUsize,
     /// Whom to stop when the storage is nearly full.
@@ -129,7 +134,6 @@ struct Shared {
 /// Writes packs; shared by all workers of an operation.
 pub struct PackWriter {
     shared: Arc<Shared>,
-    frames: Option<Sender<Frame>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -168,12 +172,14 @@ impl PackWriter {
             plain_bytes: 0.into(),
             stored_bytes: 0.into(),
             packs: 0.into(),
+            frames: Mutex::new(Some(frames)),
+            gathering: 0.into(),
             finish,
             sealers: sealers.into(),
             to_stop: OnceLock::new(),
             nearly_full: Mutex::default(),
         });
-        let mut writer = Self { shared, frames: Some(frames), threads: Vec::new() };
+        let mut writer = Self { shared, threads: Vec::new() };
         for number in 0..sealers {
             let (shared, frames) = (Arc::clone(&writer.shared), frames_receiver.clone());
             writer.spawn(format!("seal-{number}"), move || shared.seal_frames(&frames))?;
@@ -199,7 +205,6 @@ impl PackWriter {
         let frame_bytes = u64::from(self.shared.repository.config().frame_bytes);
         FrameWriter {
             shared: Arc::clone(&self.shared),
-            frames: self.frames.clone(),
             frame: Frame { kind, plain: Vec::new(), blobs: Vec::new() },
             budget: frame_bytes,
             frame_bytes,
@@ -258,18 +263,24 @@ impl PackWriter {
         self.shared.write_segment(true)
     }
 
-    /// Flushes and ends the threads.
+    /// Flushes and ends the threads. A [`FrameWriter`] that is still there can hand over nothing more.
     ///
     /// # Errors
-    /// As [`PackWriter::flush`].
+    /// As [`PackWriter::flush`]; [`Error::Unflushed`] if there is a frame writer with blobs that were not flushed.
     pub fn finish(mut self) -> Result<Written> {
         let result = self.flush();
         self.stop();
-        result.map(|()| self.written())
+        result?;
+        if self.shared.gathering.load(Ordering::Acquire) > 0 {
+            // They were claimed, and are nowhere.
+            self.shared.repository.index().forget_claims();
+            return Err(Error::Unflushed);
+        }
+        Ok(self.written())
     }
 
     fn stop(&mut self) {
-        self.frames = None;
+        guard(&self.shared.frames).take();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 self.shared.fail(Error::WorkerFailed);
@@ -292,7 +303,6 @@ impl Drop for PackWriter {
 /// Gathers blobs for frames. Every claimed blob must be pushed, and [`FrameWriter::flush`] called at the end.
 pub struct FrameWriter {
     shared: Arc<Shared>,
-    frames: Option<Sender<Frame>>,
     frame: Frame,
     budget: u64,
     frame_bytes: u64,
@@ -333,6 +343,9 @@ impl FrameWriter {
             self.budget = self.shared.frame_budget(self.frame.kind, self.frame_bytes, length);
             self.frame.plain.reserve(self.budget.max(length) as usize);
         }
+        if self.frame.blobs.is_empty() {
+            self.shared.gathering.fetch_add(1, Ordering::AcqRel);
+        }
         self.frame.plain.extend_from_slice(plain);
         self.frame.blobs.push((id, plain.len() as u32));
         if self.frame.plain.len() as u64 >= self.budget {
@@ -351,11 +364,24 @@ impl FrameWriter {
         }
         let empty = Frame { kind: self.frame.kind, plain: Vec::new(), blobs: Vec::new() };
         let frame = std::mem::replace(&mut self.frame, empty);
+        self.shared.gathering.fetch_sub(1, Ordering::AcqRel);
         self.shared.blobs.fetch_add(frame.blobs.len() as u64, Ordering::Relaxed);
         self.shared.plain_bytes.fetch_add(frame.plain.len() as u64, Ordering::Relaxed);
+        // A copy for the moment: who waits for room in the channel keeps nobody else from it.
+        let Some(frames) = guard(&self.shared.frames).clone() else {
+            return Err(Error::WorkerFailed);
+        };
         guard(&self.shared.progress).frames += 1;
-        let sent = self.frames.as_ref().is_some_and(|frames| frames.send(frame).is_ok());
-        if sent { self.shared.check() } else { Err(Error::WorkerFailed) }
+        if frames.send(frame).is_ok() { self.shared.check() } else { Err(Error::WorkerFailed) }
+    }
+}
+
+impl Drop for FrameWriter {
+    fn drop(&mut self) {
+        // What it gathered is given up, which ends no run that does not rely on it.
+        if !self.frame.blobs.is_empty() {
+            self.shared.gathering.fetch_sub(1, Ordering::AcqRel);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Snapshots: listing, selecting, and noticing those that a storage hides.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use putback_format::envelope::ObjectKind;
 use putback_format::id::{MarkId, PackId, SnapshotId, WriterId};
@@ -11,6 +12,10 @@ use crate::Repository;
 use crate::error::{Error, Result};
 use crate::layout;
 use crate::state::Seen;
+
+/// Words that every warning has that is evidence of a storage which lost something or was rolled back.
+/// [`Repository::accept_rollback`] ends such warnings.
+pub const ROLLED_BACK: &str = "rolled back";
 
 /// A snapshot with its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +119,7 @@ impl Repository {
             (snapshots, marks) = self.read_snapshots()?;
             missing = missing_numbers(&snapshots, &marks, &seen);
         }
-        missing.into_iter().for_each(|message| self.warn(message));
+        missing.into_iter().for_each(|missing| self.warn(missing.to_string()));
         let mut news = Seen::default();
         for StoredSnapshot { snapshot, .. } in &snapshots {
             let highest = news.sequences.entry(snapshot.writer).or_default();
@@ -124,6 +129,29 @@ impl Repository {
             self.note_seen(&news);
         }
         Ok(snapshots)
+    }
+
+    /// Takes for known, on this machine, what speaks for a storage that lost something or was rolled back, and
+    /// says what that was. Nothing else changes; what is lost later is noticed as before.
+    ///
+    /// # Errors
+    /// [`Error::Store`]; [`Error::Damaged`] if a mark cannot be read; [`Error::Local`] if it cannot be kept.
+    pub fn accept_rollback(&self) -> Result<Vec<String>> {
+        let seen = self.state().seen();
+        let (snapshots, marks) = self.read_snapshots()?;
+        let missing = missing_numbers(&snapshots, &marks, &seen);
+        let generation = self.older_generation(&seen);
+        let texts: Vec<String> =
+            generation.into_iter().chain(missing.iter().map(ToString::to_string)).collect();
+        if !texts.is_empty() {
+            let ranges: Vec<_> = missing
+                .iter()
+                .map(|missing| (missing.writer, missing.first, missing.last))
+                .collect();
+            let _lock = self.state().lock()?;
+            self.state().accept(self.config().generation, &ranges)?;
+        }
+        Ok(texts)
     }
 
     fn read_snapshots(&self) -> Result<(Vec<StoredSnapshot>, Marks)> {
@@ -240,13 +268,55 @@ fn is_void(checkpoint: &Snapshot, all: &[StoredSnapshot]) -> bool {
     })
 }
 
+/// Snapshots of one writer that are gone, by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) writer: WriterId,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (writer, first) = (self.writer.short(), self.first);
+        match self.last {
+            last if last == first => write!(f, "snapshot number {first} of writer {writer} is")?,
+            last => write!(f, "snapshots number {first} to {last} of writer {writer} are")?,
+        }
+        write!(
+            f,
+            " gone, and no forget record explains it: the storage lost something or was {ROLLED_BACK}"
+        )
+    }
+}
+
+/// The parts of a run of numbers that are in none of the `known` runs.
+fn unknown_parts(run: (u64, u64), known: &[(u64, u64)]) -> Vec<(u64, u64)> {
+    let mut known: Vec<(u64, u64)> =
+        known.iter().copied().filter(|known| known.0 <= run.1 && known.1 >= run.0).collect();
+    known.sort_unstable();
+    let mut parts = Vec::new();
+    let mut next = Some(run.0);
+    for (first, last) in known {
+        let Some(start) = next else { break };
+        if first > start {
+            parts.push((start, first - 1));
+        }
+        if last >= start {
+            next = last.checked_add(1).filter(|next| *next <= run.1);
+        }
+    }
+    parts.extend(next.map(|start| (start, run.1)));
+    parts
+}
+
 /// Says which snapshots are missing: those that this machine or another writer has seen, and those between
-/// others of the same writer, which numbers its snapshots from 1 without gaps. A forget record explains one.
+/// others of the same writer, which numbers its snapshots from 1 without gaps. A forget record explains one, and so does a person who knows of it.
 pub(crate) fn missing_numbers(
     snapshots: &[StoredSnapshot],
     marks: &Marks,
     seen: &Seen,
-) -> Vec<String> {
+) -> Vec<Missing> {
     let mut explained: BTreeMap<WriterId, BTreeSet<u64>> = BTreeMap::new();
     for (writer, sequence) in &marks.forgotten_sequences {
         explained.entry(*writer).or_default().insert(*sequence);
@@ -261,29 +331,43 @@ pub(crate) fn missing_numbers(
         note(snapshot.writer, snapshot.sequence);
         snapshot.seen.iter().for_each(|(writer, sequence)| note(*writer, *sequence));
     }
-    let mut messages = Vec::new();
+    let mut missing = Vec::new();
     for (writer, highest) in highest {
+        let accepted = seen.accepted.get(&writer).map_or(&[][..], Vec::as_slice);
         let present = explained.get(&writer).into_iter().flatten().copied();
         let mut next = 1;
         for sequence in
             present.filter(|sequence| *sequence <= highest).chain([highest.saturating_add(1)])
         {
             if sequence > next {
-                let what = match sequence - 1 {
-                    last if last == next => {
-                        format!("snapshot number {next} of writer {} is", writer.short())
-                    }
-                    last => format!(
-                        "snapshots number {next} to {last} of writer {} are",
-                        writer.short()
-                    ),
-                };
-                messages.push(format!(
-                    "{what} gone, and no forget record explains it: the storage lost something or was rolled back"
-                ));
+                missing.extend(
+                    unknown_parts((next, sequence - 1), accepted)
+                        .into_iter()
+                        .map(|(first, last)| Missing { writer, first, last }),
+                );
             }
             next = sequence.saturating_add(1);
         }
     }
-    messages
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_taken_out_of_a_run() {
+        let check = |run, known: &[(u64, u64)], expected: &[(u64, u64)]| {
+            assert_eq!(unknown_parts(run, known), expected, "{run:?} {known:?}");
+        };
+        check((3, 7), &[], &[(3, 7)]);
+        check((3, 7), &[(1, 2), (8, 9)], &[(3, 7)]);
+        check((3, 7), &[(1, 9)], &[]);
+        check((3, 7), &[(5, 5)], &[(3, 4), (6, 7)]);
+        check((3, 7), &[(6, 9), (1, 3)], &[(4, 5)]);
+        check((3, 7), &[(3, 5), (4, 4), (5, 6)], &[(7, 7)]);
+        check((3, 7), &[(9, 1)], &[(3, 7)]);
+        check((1, u64::MAX), &[(2, u64::MAX)], &[(1, 1)]);
+    }
 }

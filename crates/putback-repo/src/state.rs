@@ -16,6 +16,7 @@ use crate::local::create_private_directories;
 
 const WRITER: &str = "writer";
 const SEEN: &str = "seen";
+const ACCEPTED: &str = "accepted";
 const JOURNAL: &str = "journal";
 const SLOT: &str = "slot";
 const LOCK: &str = "lock";
@@ -37,6 +38,8 @@ pub(crate) struct Seen {
     pub(crate) generation: u64,
     /// Highest sequence number of each writer.
     pub(crate) sequences: BTreeMap<WriterId, u64>,
+    /// First and last of missing numbers that a person knows of.
+    pub(crate) accepted: BTreeMap<WriterId, Vec<(u64, u64)>>,
 }
 
 impl Seen {
@@ -138,7 +141,27 @@ impl State {
                 _ => {}
             }
         }
+        for line in self.read(ACCEPTED).unwrap_or_default().lines() {
+            let mut words = line.split(' ');
+            let writer = words.next().and_then(|word| word.parse().ok());
+            let mut number = || words.next().and_then(|word| word.parse().ok());
+            if let (Some(writer), Some(first), Some(last)) = (writer, number(), number()) {
+                seen.accepted.entry(writer).or_default().push((first, last));
+            }
+        }
         seen
+    }
+
+    /// A person knows of these missing numbers, and that the configuration has this generation. Call it with the
+    /// lock held.
+    pub(crate) fn accept(&self, generation: u64, missing: &[(WriterId, u64, u64)]) -> Result<()> {
+        let seen = self.seen();
+        self.write(SEEN, &seen_text(generation, &seen))?;
+        let mut text = self.read(ACCEPTED).unwrap_or_default();
+        for (writer, first, last) in missing {
+            text.push_str(&format!("{writer} {first} {last}\n"));
+        }
+        self.write(ACCEPTED, &text)
     }
 
     /// Notes what this run saw, beside what others have noted meanwhile. Call it with the lock held.
@@ -153,11 +176,7 @@ impl State {
         if seen == before {
             return Ok(());
         }
-        let mut text = format!("generation {}\n", seen.generation);
-        for (writer, sequence) in &seen.sequences {
-            text.push_str(&format!("{writer} {sequence}\n"));
-        }
-        self.write(SEEN, &text)
+        self.write(SEEN, &seen_text(seen.generation, &seen))
     }
 
     /// The slot that opened last time: trying it first saves the cost of the others.
@@ -209,6 +228,15 @@ impl State {
     }
 }
 
+/// The file of what was seen.
+fn seen_text(generation: u64, seen: &Seen) -> String {
+    let mut text = format!("generation {generation}\n");
+    for (writer, sequence) in &seen.sequences {
+        text.push_str(&format!("{writer} {sequence}\n"));
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -219,11 +247,16 @@ mod tests {
         let state = || State::new(Some(folder.path()), RepositoryId::from_bytes([1; 16]));
         let writer = state().writer().unwrap();
         assert_eq!(state().writer().unwrap(), writer);
-        let seen = Seen { generation: 3, sequences: BTreeMap::from([(writer, 17)]) };
+        let sequences = BTreeMap::from([(writer, 17)]);
+        let seen = Seen { generation: 3, sequences, ..Seen::default() };
         state().note_seen(&seen).unwrap();
         assert_eq!(state().seen(), seen);
         state().note_seen(&Seen { generation: 2, ..Seen::default() }).unwrap();
         assert_eq!(state().seen(), seen, "what was seen is not unseen");
+        state().accept(2, &[(writer, 4, 9)]).unwrap();
+        state().accept(2, &[(writer, 11, 11)]).unwrap();
+        let accepted = BTreeMap::from([(writer, vec![(4, 9), (11, 11)])]);
+        assert_eq!(state().seen(), Seen { generation: 2, accepted, ..seen });
         let packs = [PackId::from_bytes([2; 32]), PackId::from_bytes([3; 32])];
         let journal = state();
         packs.iter().for_each(|pack| journal.journal_pack(pack).unwrap());
@@ -239,7 +272,8 @@ mod tests {
         let writer = run.writer().unwrap();
         assert_eq!(run.writer().unwrap(), writer);
         assert_ne!(state().writer().unwrap(), writer);
-        let seen = Seen { generation: 3, sequences: BTreeMap::from([(writer, 17)]) };
+        let sequences = BTreeMap::from([(writer, 17)]);
+        let seen = Seen { generation: 3, sequences, ..Seen::default() };
         run.note_seen(&seen).unwrap();
         assert_eq!((run.seen(), state().seen()), (seen, Seen::default()));
         run.journal_pack(&PackId::from_bytes([2; 32])).unwrap();

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
@@ -11,9 +12,9 @@ use jiff::Zoned;
 use putback_engine::backup::{
     self, BackupOptions, BackupReport, FilterOptions, ParentChoice, Source,
 };
-use putback_repo::Repository;
+use putback_repo::{Action, Event, Observer, Repository};
 
-use crate::args::Origin;
+use crate::args::{Origin, Origins};
 use crate::bytes;
 use crate::commands::init::{self, RepositoryArgs};
 use crate::commands::select;
@@ -22,8 +23,10 @@ use crate::location;
 use crate::password::{self, Secret};
 use crate::report::{self, Failure, Outcome};
 use crate::ui::progress::{self, Entries, Kind};
-use crate::ui::{json, text};
+use crate::ui::{Ui, json, text};
 
+/// Longest name that Linux gives a file; a longer one could not be restored.
+const NAME_BYTES_MAX: usize = 255;
 /// Longest list of paths that is read from a file.
 const LIST_BYTES_MAX: u64 = 1 << 30;
 
@@ -169,6 +172,24 @@ struct FilterArgs {
 }
 
 impl FilterArgs {
+    /// Whether the files of patterns are there. Only looked at: a pipe can be read once.
+    fn check(&self, origins: &Origins) -> Result<(), Failure> {
+        let files = [("exclude_file", &self.exclude_file), ("iexclude_file", &self.iexclude_file)];
+        for (id, files) in files {
+            for file in files {
+                let looked = std::fs::metadata(file).and_then(|metadata| {
+                    match (metadata.is_dir(), metadata.is_file()) {
+                        (true, _) => Err(std::io::ErrorKind::IsADirectory.into()),
+                        (_, true) => std::fs::File::open(file).map(drop),
+                        _ => Ok(()),
+                    }
+                });
+                looked.map_err(|error| Failure::file_of(&origins.named(id), file, &error))?;
+            }
+        }
+        Ok(())
+    }
+
     fn options(&self) -> FilterOptions {
         FilterOptions {
             exclude: self.exclude.clone(),
@@ -200,8 +221,9 @@ fn split_marker(marker: &OsString) -> (OsString, Option<Vec<u8>>) {
 pub(crate) fn run(context: &Context, args: BackupArgs) -> anyhow::Result<Outcome> {
     // Before any password is asked for: what is to be backed up must make sense.
     let choice = Choice::of(context, &args)?;
+    args.filter.check(&context.origins)?;
     let repository = open(context, &args)?;
-    let cancel = context.cancel_on_interrupt()?;
+    let cancel = context.interrupt.cancel("finishing the pack in hand");
     let source = choice.source(&args)?;
     let time = args.time.clone().unwrap_or_else(Zoned::now);
     let options = BackupOptions {
@@ -231,7 +253,8 @@ pub(crate) fn run(context: &Context, args: BackupArgs) -> anyhow::Result<Outcome
     };
     let entries = Entries::wanted(&context.ui, args.dry_run);
     let report = progress::watch(&context.ui, Kind::Backup, entries, |observer| {
-        backup::backup(&repository, source, &options, observer)
+        let observer = RepositoryNotice::new(observer, &context.ui, &options);
+        backup::backup(&repository, source, &options, &observer)
     })?;
     context.show_warnings(&repository);
     show(context, &report, args.dry_run);
@@ -239,6 +262,38 @@ pub(crate) fn run(context: &Context, args: BackupArgs) -> anyhow::Result<Outcome
         return Ok(Outcome::Interrupted);
     }
     Ok(Outcome::of_problems(report.statistics.incidents))
+}
+
+/// Says so when the repository lies in what is backed up, and is left out for that.
+struct RepositoryNotice<'a> {
+    observer: &'a dyn Observer,
+    ui: &'a Ui,
+    /// The repository, as paths of the source may name it.
+    folders: Vec<Vec<u8>>,
+    is_said: AtomicBool,
+}
+
+impl<'a> RepositoryNotice<'a> {
+    fn new(observer: &'a dyn Observer, ui: &'a Ui, options: &BackupOptions) -> Self {
+        let folder = options.repository_folder.as_ref();
+        let absolute = folder.and_then(|folder| std::path::absolute(folder).ok());
+        let real = folder.and_then(|folder| fs_err::canonicalize(folder).ok());
+        let folders = absolute.into_iter().chain(real).map(|path| bytes::of(path.as_os_str()));
+        Self { observer, ui, folders: folders.collect(), is_said: false.into() }
+    }
+}
+
+impl Observer for RepositoryNotice<'_> {
+    fn event(&self, event: Event<'_>) {
+        if let Event::Entry { path, action: Action::Excluded, .. } = event
+            && self.folders.iter().any(|folder| folder == path)
+            && !self.is_said.swap(true, Ordering::Relaxed)
+        {
+            let path = text::escaped(path);
+            self.ui.notice(&format!("{path} is left out: it is the repository itself"));
+        }
+        self.observer.event(event);
+    }
 }
 
 /// Opens the repository, or makes it where `--init` asks for that.
@@ -302,10 +357,10 @@ impl Choice {
             paths.extend(args.trailing.iter().map(PathBuf::from));
         }
         for file in args.files_from.iter().filter(|_| counts("files_from")) {
-            paths.extend(lines(&read_list(file)?)?);
+            paths.extend(lines(&read_list(&origins.named("files_from"), file)?)?);
         }
         for file in args.files_from_raw.iter().filter(|_| counts("files_from_raw")) {
-            paths.extend(raw_paths(&read_list(file)?)?);
+            paths.extend(raw_paths(&read_list(&origins.named("files_from_raw"), file)?)?);
         }
         if paths.is_empty() {
             return Err(Failure::usage_with(
@@ -318,6 +373,7 @@ impl Choice {
     }
 
     fn of_stream(stream: &str, args: &BackupArgs) -> anyhow::Result<Self> {
+        check_stream_name(&bytes::of(&args.stdin_name))?;
         match stream {
             "stdin" => Ok(Self::Stdin),
             _ if args.trailing.is_empty() => Err(Failure::usage_with(
@@ -341,6 +397,33 @@ impl Choice {
             Self::Command => command_source(name, &args.trailing),
         }
     }
+}
+
+/// Whether a stream can have this name in a snapshot: it is the path of a file from the root on.
+fn check_stream_name(name: &[u8]) -> Result<(), Failure> {
+    let refused = |why: &str| {
+        let shown = text::escaped(name);
+        Err(Failure::usage_with(
+            format!("'{shown}' cannot be the name of a file in a snapshot: {why}"),
+            "give --stdin-name a name such as shop.sql, or a path such as databases/shop.sql",
+        ))
+    };
+    let mut parts = name.split(|byte| *byte == b'/').filter(|part| !part.is_empty()).peekable();
+    if parts.peek().is_none() || name.ends_with(b"/") {
+        return refused("it names no file");
+    }
+    if name.contains(&0) {
+        return refused("it holds a NUL byte");
+    }
+    for part in parts {
+        if part == b"." || part == b".." {
+            return refused("'.' and '..' lead elsewhere");
+        }
+        if part.len() > NAME_BYTES_MAX {
+            return refused("a part of it is longer than 255 bytes");
+        }
+    }
+    Ok(())
 }
 
 /// A command whose output is being read. It does not outlive the backup that it was started for.
@@ -378,14 +461,16 @@ fn command_source(name: Vec<u8>, words: &[OsString]) -> anyhow::Result<Source> {
     Ok(Source::Stream { name, reader, finish })
 }
 
-fn read_list(file: &Path) -> anyhow::Result<Vec<u8>> {
+/// A list of paths in a file that `flag` names.
+fn read_list(flag: &str, file: &Path) -> anyhow::Result<Vec<u8>> {
+    let unusable = |error| Failure::file_of(flag, file, &error);
     let reader: Box<dyn Read> = if file.as_os_str() == "-" {
         Box::new(std::io::stdin())
     } else {
-        Box::new(fs_err::File::open(file)?)
+        Box::new(std::fs::File::open(file).map_err(unusable)?)
     };
     let mut content = Vec::new();
-    reader.take(LIST_BYTES_MAX + 1).read_to_end(&mut content)?;
+    reader.take(LIST_BYTES_MAX + 1).read_to_end(&mut content).map_err(unusable)?;
     if content.len() as u64 > LIST_BYTES_MAX {
         let shown = text::escaped(file.as_os_str().as_encoded_bytes());
         return Err(
@@ -426,12 +511,16 @@ fn show(context: &Context, report: &BackupReport, dry_run: bool) {
     }
     if report.is_interrupted {
         match report.snapshot {
-            Some(id) => ui.notice(&format!(
+            Some(id) => ui.interrupted(&format!(
                 "interrupted; what was backed up so far is safe as checkpoint {}, and the next \
                  backup continues from it",
                 id.short()
             )),
-            None => ui.notice("interrupted; nothing was saved, earlier snapshots are as they were"),
+            None => {
+                ui.interrupted(
+                    "interrupted; nothing was saved, earlier snapshots are as they were",
+                );
+            }
         }
         return;
     }
@@ -481,6 +570,19 @@ mod tests {
         let paths = |texts: &[&str]| texts.iter().map(PathBuf::from).collect::<Vec<_>>();
         assert_eq!(lines(b"/a\n\n# no\n/b c\r\n/d").unwrap(), paths(&["/a", "/b c", "/d"]));
         assert_eq!(raw_paths(b"/a\0#b\nc\0").unwrap(), paths(&["/a", "#b\nc"]));
+    }
+
+    #[test]
+    fn a_stream_is_named_as_a_file_could_be() {
+        let long = format!("a/{}", "x".repeat(256));
+        for name in
+            ["", "/", "//", "a/", "..", "../x", "/a/../x", "a/..", ".", "./x", "a\0b", &long]
+        {
+            assert!(check_stream_name(name.as_bytes()).is_err(), "{name}");
+        }
+        for name in ["stdin", "a/b", "/a/b", "a//b", "..x", "x..", "...", &"x".repeat(255)] {
+            assert!(check_stream_name(name.as_bytes()).is_ok(), "{name}");
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ const HURTS_SHOWN: usize = 5;
 ///
 /// Without --read-data: that every object is there and all snapshots can be walked. With it, every
 /// byte is also read, decrypted, decompressed and compared with its hash. Nothing is changed.
+///
+/// It also says when the storage shows less than this machine, or another one, has seen there
+/// before: snapshots that are gone although nobody forgot them, or older settings.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
         putback check\n  \
@@ -28,6 +31,10 @@ pub(crate) struct CheckArgs {
     /// Read a part of the data: 5% or 10G at random, or 3/10 for the third of ten parts
     #[arg(long, env = "PUTBACK_READ_DATA_SUBSET", value_name = "PART", value_parser = subset)]
     read_data_subset: Option<Subset>,
+    /// Take for known, on this machine, that the storage lost snapshots or was rolled back: because
+    /// it was copied, or restored from a copy. What it loses later is noticed as before
+    #[arg(long, env = "PUTBACK_ACCEPT_ROLLBACK")]
+    accept_rollback: bool,
 }
 
 /// `--read-data-subset`.
@@ -65,21 +72,29 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Outcome
         _ => ReadData::No,
     };
     let repository = context.open()?;
-    let cancel = context.cancel_on_interrupt()?;
+    let accepted = match args.accept_rollback {
+        true => repository.accept_rollback()?,
+        false => Vec::new(),
+    };
+    let cancel = context.interrupt.cancel("stopping");
     let options = CheckOptions { read, workers: context.workers(), cancel };
     let report = progress::watch(&context.ui, Kind::Check, Entries::None, |observer| {
         repository.check(&options, observer)
     })?;
     context.show_warnings(&repository);
-    show(context, &report);
+    show(context, &report, &accepted);
     if report.damages_total > 0 {
         return Err(Failure::Damaged { damages: report.damages_total }.into());
+    }
+    if !report.rollback.is_empty() {
+        return Err(Failure::RolledBack.into());
     }
     Ok(if report.is_interrupted { Outcome::Interrupted } else { Outcome::Done })
 }
 
-fn show(context: &Context, report: &CheckReport) {
+fn show(context: &Context, report: &CheckReport, accepted: &[String]) {
     let ui = &context.ui;
+    let printable = |texts: &[String]| texts.iter().map(|text| text::printable(text)).collect();
     for damage in &report.damages {
         if ui.is_json() {
             let hurts = damage.hurts.iter().map(|(snapshot, path)| {
@@ -112,12 +127,20 @@ fn show(context: &Context, report: &CheckReport) {
             blobs: report.blobs,
             unreferenced_packs: report.unreferenced_packs,
             is_interrupted: report.is_interrupted,
-            warnings: report.warnings.iter().map(|warning| text::printable(warning)).collect(),
+            rollback_evidence: printable(&report.rollback),
+            rollback_accepted: printable(accepted),
+            warnings: printable(&report.warnings),
         });
         return;
     }
     for warning in &report.warnings {
         ui.warning(warning);
+    }
+    for known in accepted {
+        ui.say(format_args!("known from now on: {}", text::printable(known)));
+    }
+    for evidence in &report.rollback {
+        ui.error(&text::printable(evidence), &[], None);
     }
     ui.say(format_args!(
         "checked {}, {}, {}",
@@ -139,9 +162,11 @@ fn show(context: &Context, report: &CheckReport) {
         ));
     }
     if report.is_interrupted {
-        ui.notice("interrupted; what was not reached has not been checked");
-    } else if report.damages_total == 0 {
+        ui.interrupted("interrupted; what was not reached has not been checked");
+    } else if report.damages_total == 0 && report.rollback.is_empty() {
         ui.say(format_args!("no damage found"));
+    } else if report.damages_total == 0 {
+        ui.say(format_args!("no damage found in what is there"));
     }
 }
 

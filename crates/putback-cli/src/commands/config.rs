@@ -70,13 +70,21 @@ fn path(context: &Context) -> anyhow::Result<Outcome> {
 fn check(context: &Context) -> anyhow::Result<Outcome> {
     let command = args::command();
     let Some(layers) = Layers::load(&context.global, &command)? else {
-        let expected = config::default_path()
-            .map_or_else(String::new, |path| format!("; it would be {}", config::display(&path)));
-        return Err(Failure::other(
-            "there is no configuration file",
-            format!("none is needed{expected}"),
-        )
-        .into());
+        // None is needed, so that nothing is wrong.
+        let path = config::default_path();
+        if context.ui.is_json() {
+            let path = path.map(|path| json::name(path.as_os_str().as_encoded_bytes()).0);
+            let path = path.unwrap_or_default();
+            context.ui.json(&json::ConfigCheck { path, exists: false, profiles: Vec::new() });
+        } else {
+            let expected = path.map_or_else(String::new, |path| {
+                format!("; it would be {}", config::display(&path))
+            });
+            context
+                .ui
+                .say(format_args!("there is no configuration file, and none is needed{expected}"));
+        }
+        return Ok(Outcome::Done);
     };
     // Values are checked in the place of the flags they stand for, one profile after the other.
     layers.check(&command)?;
@@ -85,7 +93,11 @@ fn check(context: &Context) -> anyhow::Result<Outcome> {
     }
     if context.ui.is_json() {
         let path = json::name(layers.path().as_os_str().as_encoded_bytes()).0;
-        context.ui.json(&json::ConfigCheck { path, profiles: layers.profiles().to_vec() });
+        context.ui.json(&json::ConfigCheck {
+            path,
+            exists: true,
+            profiles: layers.profiles().to_vec(),
+        });
     } else {
         let profiles = text::counted(layers.profiles().len() as u64, "profile", "profiles");
         context.ui.say(format_args!("{} is valid; {profiles}", config::display(layers.path())));

@@ -6,13 +6,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use putback_engine::diff::{self, Change, DiffOptions, DiffReport, Difference};
-use putback_repo::{Event, Observer};
 
 use crate::bytes;
 use crate::commands::select::{FilterArgs, SnapshotPath};
 use crate::context::Context;
 use crate::report::Outcome;
-use crate::ui::{Ui, json, text};
+use crate::ui::progress::{self, Kind};
+use crate::ui::{json, text};
 
 /// Compare two snapshots, or a snapshot with a local folder
 ///
@@ -38,17 +38,6 @@ pub(crate) struct DiffArgs {
     content: bool,
     #[command(flatten)]
     filter: FilterArgs,
-}
-
-/// Tells what could not be read.
-struct Problems<'a>(&'a Ui);
-
-impl Observer for Problems<'_> {
-    fn event(&self, event: Event<'_>) {
-        if let Event::Problem { path, message, .. } = event {
-            self.0.warning(&format!("cannot compare {}: {message}", text::escaped(path)));
-        }
-    }
 }
 
 /// Compares.
@@ -92,7 +81,7 @@ pub(crate) fn run(context: &Context, args: &DiffArgs) -> anyhow::Result<Outcome>
             &mut show,
         )?,
         (None, Some(folder)) => {
-            let observer = Problems(&context.ui);
+            let observer = progress::Problems::new(&context.ui, Kind::Diff, "diff");
             diff::diff_local(&repository, from, folder, &options, &mut show, &observer)?
         }
         (None, None) => DiffReport::default(),
@@ -126,7 +115,7 @@ pub(crate) fn run(context: &Context, args: &DiffArgs) -> anyhow::Result<Outcome>
         writeln!(out, "{}", summary(&report))?;
     }
     out.finish()?;
-    Ok(Outcome::Done)
+    Ok(Outcome::of_problems(report.problems))
 }
 
 fn modifier(change: Change) -> &'static str {

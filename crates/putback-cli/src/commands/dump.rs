@@ -61,7 +61,7 @@ pub(crate) fn run(context: &Context, args: &DumpArgs) -> anyhow::Result<Outcome>
     };
     let problems = match &args.target {
         Some(target) => {
-            let file = Replacement::create(target)?;
+            let file = Replacement::create(context, target)?;
             let mut out = BufWriter::with_capacity(256 << 10, &file.file);
             let problems =
                 write(context, &repository, &stored.snapshot, &wanted.path, format, &mut out)?;
@@ -130,7 +130,7 @@ struct Replacement {
 }
 
 impl Replacement {
-    fn create(target: &Path) -> anyhow::Result<Self> {
+    fn create(context: &Context, target: &Path) -> anyhow::Result<Self> {
         let is_other = std::fs::metadata(target).is_ok_and(|metadata| !metadata.is_file());
         let Some(name) = target.file_name().filter(|_| !is_other) else {
             return Ok(Self { file: fs_err::File::create(target)?, names: None });
@@ -139,6 +139,7 @@ impl Replacement {
         temporary.push(name);
         temporary.push(format!(".{}.part", std::process::id()));
         let temporary = target.with_file_name(temporary);
+        context.interrupt.remove(temporary.clone());
         let file = fs_err::File::create(&temporary)?;
         Ok(Self { file, names: Some((temporary, target.to_owned())) })
     }

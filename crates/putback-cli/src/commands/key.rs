@@ -9,7 +9,7 @@ use putback_repo::{Repository, SlotInfo, SlotOwner};
 
 use crate::commands::init::Cost;
 use crate::context::{self, Context};
-use crate::password::NewPasswordArgs;
+use crate::password::{self, NewPasswordArgs};
 use crate::report::{Failure, Outcome};
 use crate::ui::table::Lines;
 use crate::ui::{json, text};
@@ -131,6 +131,14 @@ fn change(
     repository: &Repository,
     args: &PasswdArgs,
 ) -> anyhow::Result<Outcome> {
+    if password::is_exported_key(context)? {
+        return Err(Failure::other(
+            "an exported key opened the repository, so there is no password to change",
+            "`putback key add` adds a new password with the exported key, and `putback key remove` \
+             then removes the one that is lost",
+        )
+        .into());
+    }
     let password = args.password.read(context)?;
     // The password changes, not whose it is.
     let kept =

@@ -17,10 +17,15 @@ use crate::ui::{json, text};
 /// target that already hold the right bytes are kept; other files there stay unless --delete is
 /// given. Nothing is ever written outside the target. An interrupted restore continues when the
 /// command is run again.
+///
+/// Patterns of --include and --exclude are compared with absolute paths in the snapshot, also where
+/// SNAPSHOT:PATH restores only a part: '/home/ada/*.txt' begins at the root, '*.txt' and 'notes'
+/// match at any depth. What a pattern matches is taken or left out with everything below.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
         putback restore latest --target /tmp/restored\n  \
         putback restore latest:/home/ada/Documents --target ~/Documents --overwrite if-newer\n  \
+        putback restore latest --target /tmp/restored --include '*.odt' --exclude /home/ada/tmp\n  \
         putback restore 1a2b3c4d --target / --include /etc --dry-run")]
 pub(crate) struct RestoreArgs {
     /// latest, latest~N, an id or its beginning; with :PATH, only what is there
@@ -29,13 +34,13 @@ pub(crate) struct RestoreArgs {
     /// Folder that is restored into; made if it does not exist
     #[arg(short, long, env = "PUTBACK_TARGET", value_name = "DIR")]
     target: Option<PathBuf>,
-    /// Restore only what matches
+    /// Restore only what matches: 'name' at any depth, '/path' from the snapshot's root
     #[arg(short, long, env = "PUTBACK_INCLUDE", value_name = "PATTERN")]
     include: Vec<String>,
     /// The same, upper and lower case being equal
     #[arg(long, env = "PUTBACK_IINCLUDE", value_name = "PATTERN")]
     iinclude: Vec<String>,
-    /// Restore all but what matches
+    /// Restore all but what matches; '!pattern' takes back
     #[arg(short, long, env = "PUTBACK_EXCLUDE", value_name = "PATTERN")]
     exclude: Vec<String>,
     /// The same, upper and lower case being equal
@@ -101,7 +106,7 @@ pub(crate) fn run(context: &Context, args: RestoreArgs) -> anyhow::Result<Outcom
         })?;
     let repository = context.open()?;
     let stored = args.snapshot.find(&repository, &args.filter)?;
-    let cancel = context.cancel_on_interrupt()?;
+    let cancel = context.interrupt.cancel("stopping");
     let options = RestoreOptions {
         target: context::absolute(&target)?,
         include: args.include,
@@ -129,6 +134,9 @@ pub(crate) fn run(context: &Context, args: RestoreArgs) -> anyhow::Result<Outcom
     })?;
     context.show_warnings(&repository);
     show(context, &report, args.dry_run);
+    if let Some(failure) = report.failure {
+        return Err(failure.into());
+    }
     if report.is_interrupted {
         return Ok(Outcome::Interrupted);
     }
@@ -173,7 +181,7 @@ fn show(context: &Context, report: &RestoreReport, dry_run: bool) {
         ui.say(format_args!("dry run: nothing was written"));
     }
     if report.is_interrupted {
-        ui.notice("interrupted; run the same command again to continue");
+        ui.interrupted("interrupted; run the same command again to continue");
     } else if report.problems > 0 {
         ui.warning(&format!(
             "{} could not be restored completely; see above",

@@ -246,6 +246,8 @@ pub(crate) struct CheckSummary {
     pub(crate) blobs: u64,
     pub(crate) unreferenced_packs: u64,
     pub(crate) is_interrupted: bool,
+    pub(crate) rollback_evidence: Vec<String>,
+    pub(crate) rollback_accepted: Vec<String>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -488,6 +490,7 @@ pub(crate) struct ConfigPath {
 #[derive(Serialize)]
 pub(crate) struct ConfigCheck {
     pub(crate) path: String,
+    pub(crate) exists: bool,
     pub(crate) profiles: Vec<String>,
 }
 

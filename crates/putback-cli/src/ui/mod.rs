@@ -1,8 +1,8 @@
 //! What reaches the user's eyes: the only module that writes to standard output and error.
 //!
 //! Results go to standard output, everything else to standard error. With `--json` both carry
-//! objects, one a line, whose form [`json`] owns. With `--quiet` operations say nothing but errors
-//! and warnings; what a listing is asked for is shown all the same.
+//! objects, one a line, whose form [`json`] owns. With `--quiet` people read nothing but errors and
+//! what a listing is asked for; programs are told of warnings all the same.
 
 pub(crate) mod json;
 pub(crate) mod progress;
@@ -13,10 +13,12 @@ use std::fmt::Arguments;
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use serde::Serialize;
 
+use crate::report::code;
 use crate::ui::progress::Cadence;
 
 /// The way to the user. Clones share everything.
@@ -33,6 +35,10 @@ struct Inner {
     /// Bars on standard error; hidden unless an operation shows progress. Text goes around them.
     bars: MultiProgress,
     stdout_closed: AtomicBool,
+    /// Whether bars are on the terminal now.
+    is_drawn: AtomicBool,
+    /// Whether the program is about to end: nothing is drawn any more.
+    is_ending: AtomicBool,
 }
 
 impl Ui {
@@ -47,6 +53,8 @@ impl Ui {
                 cadence,
                 bars,
                 stdout_closed: AtomicBool::new(false),
+                is_drawn: AtomicBool::new(false),
+                is_ending: AtomicBool::new(false),
             }),
         }
     }
@@ -112,12 +120,12 @@ impl Ui {
         self.write_stderr(&json::line(object));
     }
 
-    /// Something the user should know although all goes on.
+    /// Something the user should know although all goes on; for people nothing with `--quiet`.
     pub(crate) fn warning(&self, message: &str) {
         let message = text::printable(message);
         if self.inner.json {
             self.json_error(&json::Warning { message_type: "warning", message: &message });
-        } else {
+        } else if !self.inner.quiet {
             let style = Style::stderr();
             self.write_stderr(
                 format!("{}warning:{} {message}\n", style.yellow, style.reset).as_bytes(),
@@ -125,10 +133,49 @@ impl Ui {
         }
     }
 
-    /// A line on standard error that is neither error nor warning; for programs it is none.
+    /// A line on standard error that is neither error nor warning; nothing with `--quiet` or
+    /// `--json`.
     pub(crate) fn notice(&self, message: &str) {
+        if !self.inner.quiet {
+            self.interrupted(message);
+        }
+    }
+
+    /// Says how an operation was interrupted, as the last line; for programs the exit code does.
+    pub(crate) fn interrupted(&self, message: &str) {
         if !self.inner.json {
             self.write_stderr(format!("{}\n", text::printable(message)).as_bytes());
+        }
+    }
+
+    /// Says that the program ends at once.
+    pub(crate) fn ended_by_interrupt(&self) {
+        self.remove_bars();
+        let message = "interrupted";
+        let bytes = if self.inner.json {
+            json::line(&json::ExitError {
+                message_type: "exit_error",
+                code: code::INTERRUPTED,
+                message: message.to_owned(),
+                causes: Vec::new(),
+                hint: None,
+            })
+        } else {
+            // A terminal shows ^C at the beginning of the line.
+            let gap = if io::stderr().is_terminal() { "\n" } else { "" };
+            format!("{gap}{message}\n").into_bytes()
+        };
+        drop(io::stderr().write_all(&bytes));
+    }
+
+    /// Has the bars removed by who draws them. Does not wait for long: that one may wait for a reader,
+    /// or draw rarely; then they stay.
+    fn remove_bars(&self) {
+        const PATIENCE: Duration = Duration::from_millis(300);
+        self.inner.is_ending.store(true, Ordering::Release);
+        let started = Instant::now();
+        while self.inner.is_drawn.load(Ordering::Acquire) && started.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 

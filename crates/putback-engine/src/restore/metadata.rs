@@ -61,6 +61,30 @@ impl Metadata {
         stat.mtime == self.mtime && self.is_met_but_for_time(stat)
     }
 
+    /// Whether setting it would change nothing but extended attributes: it is met, or only root could do more.
+    pub(super) fn will_stay(&self, stat: &Stat) -> bool {
+        let is_foreign = self.owner.is_some_and(|(uid, _)| uid != stat.uid);
+        if platform::effective_uid() == 0 || !is_foreign {
+            return self.is_met_by(stat);
+        }
+        let mode = if stat.is_directory() { self.mode } else { self.mode & !SET_ID_BITS };
+        stat.mtime == self.mtime && stat.mode == mode && stat.flags & self.flags == self.flags
+    }
+
+    /// Whether an existing object, of which `before` and `has_same_xattrs` tell what it was, is another one now.
+    /// What only root may do is tried each time, and must not count as done.
+    fn has_changed(
+        before: &Stat,
+        has_same_xattrs: bool,
+        after: io::Result<Stat>,
+        problems: &[MetadataProblem],
+    ) -> bool {
+        let visible = |stat: &Stat| (stat.uid, stat.gid, stat.mode, stat.mtime, stat.flags);
+        !problems.iter().any(|problem| problem.is_for_lack_of_privilege)
+            || !has_same_xattrs
+            || after.map_or(true, |after| visible(&after) != visible(before))
+    }
+
     fn is_met_but_for_time(&self, stat: &Stat) -> bool {
         self.owner.is_none_or(|owner| owner == (stat.uid, stat.gid))
             && stat.mode == self.mode
@@ -102,12 +126,16 @@ impl Metadata {
                     return (true, Vec::new());
                 }
             }
-            Before::Existing
-                if self.is_met_by(stat) && platform::file_xattrs(file).list == *self.xattrs =>
-            {
-                return (false, Vec::new());
+            Before::New { .. } => {}
+            Before::Existing => {
+                let has_same_xattrs = platform::file_xattrs(file).list == *self.xattrs;
+                if has_same_xattrs && self.is_met_by(stat) {
+                    return (false, Vec::new());
+                }
+                let problems = apply_metadata(file, &self.target(stat, before));
+                let after = platform::stat_file(file);
+                return (Self::has_changed(stat, has_same_xattrs, after, &problems), problems);
             }
-            _ => {}
         }
         (true, apply_metadata(file, &self.target(stat, before)))
     }
@@ -139,17 +167,19 @@ impl Metadata {
         let stat = directory.stat(name)?;
         // A link has no permissions of its own.
         let compared = if is_link { Stat { mode: self.mode, ..stat } } else { stat };
-        if before == Before::Existing
-            && self.is_met_by(&compared)
-            && directory.as_directory().entry_xattrs(name).list == *self.xattrs
-        {
+        let has_same_xattrs = before == Before::Existing
+            && directory.as_directory().entry_xattrs(name).list == *self.xattrs;
+        if has_same_xattrs && self.is_met_by(&compared) {
             return Ok((false, Vec::new()));
         }
         let mut target = self.target(&compared, before);
         if is_link {
             target.flags = 0;
         }
-        Ok((true, directory.apply_metadata(name, &target)?))
+        let problems = directory.apply_metadata(name, &target)?;
+        let is_changed = before != Before::Existing
+            || Self::has_changed(&stat, has_same_xattrs, directory.stat(name), &problems);
+        Ok((is_changed, problems))
     }
 }
 

@@ -134,9 +134,9 @@ pub struct RestoreOptions {
 }
 
 /// What a restore did, or would do. Counts of files are of everything but directories.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct RestoreReport {
-    /// Files that were asked for.
+    /// Files that were asked for; without sockets, which only a program can make.
     pub files_total: u64,
     /// Bytes in them, holes not counted.
     pub bytes_total: u64,
@@ -146,7 +146,7 @@ pub struct RestoreReport {
     pub files_updated: u64,
     /// Existing ones that were right.
     pub files_unchanged: u64,
-    /// Left alone by the overwrite policy; and sockets, which only a program can make.
+    /// Left alone by the overwrite policy.
     pub files_skipped: u64,
     /// Removed, directories too.
     pub files_deleted: u64,
@@ -158,6 +158,8 @@ pub struct RestoreReport {
     pub problems: u64,
     /// It was cancelled.
     pub is_interrupted: bool,
+    /// What ended it before its time, such as a full disk. What is counted here was restored all the same.
+    pub failure: Option<Error>,
     /// How long it took.
     pub duration: Duration,
 }
@@ -170,9 +172,13 @@ pub struct RestoreReport {
 ///
 /// What goes wrong with a single entry is an [`Event::Problem`] and does not end the restore.
 ///
+/// What ends it on its way is in [`RestoreReport::failure`]: [`Error::Target`] if the target is full or cannot be
+/// written at all, [`Error::Repository`] if the repository cannot be read any more.
+///
 /// # Errors
+/// Nothing was restored:
 /// - [`Error::Pattern`]: a pattern cannot be understood.
-/// - [`Error::Target`]: the target cannot be made or opened, is full, or cannot be written at all.
+/// - [`Error::Target`]: the target cannot be made or opened.
 /// - [`Error::Repository`]: the path is not in the snapshot, or the index cannot be read.
 pub fn restore(
     repository: &Repository,
@@ -219,12 +225,15 @@ fn restore_within(
         has_reloaded_index: false.into(),
     };
     observer.event(Event::PhaseStarted { phase: Phase::Restore, total: run.expected_total(&base) });
-    run.execute(|worker| Planner::new(&run, worker, &base, is_made)?.plan())?;
-    run.clean_up();
-    if options.verify && !options.dry_run && !run.is_stopped() {
-        run.execute(|worker| verify::verify(&run, worker, &base))?;
-    }
-    Ok(run.report(started.elapsed()))
+    let restored = run.execute(|worker| Planner::new(&run, worker, &base, is_made)?.plan());
+    let outcome = restored.and_then(|()| {
+        run.clean_up();
+        if options.verify && !options.dry_run && !run.is_stopped() {
+            run.execute(|worker| verify::verify(&run, worker, &base))?;
+        }
+        Ok(())
+    });
+    Ok(RestoreReport { failure: outcome.err(), ..run.report(started.elapsed()) })
 }
 
 /// What the path that was asked for stands for.
@@ -482,6 +491,7 @@ impl Run<'_> {
             bytes_reused: get(&counts.bytes_reused),
             problems: get(&counts.problems),
             is_interrupted: self.options.cancel.is_cancelled(),
+            failure: None,
             duration,
         }
     }

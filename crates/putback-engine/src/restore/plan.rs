@@ -604,16 +604,18 @@ impl<'r> Planner<'r> {
     fn plan_entry(&mut self, entry: Entry) -> Result<(), Error> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
         let exists = level.pass(&entry.name);
+        if entry.kind == EntryKind::Socket {
+            // It counts as nothing that was kept or is missing: the program that needs one makes it.
+            let (path, action) = (self.walk.path(), Action::Excluded);
+            self.run.observer.event(Event::Entry { path, action, bytes: 0 });
+            return Ok(());
+        }
         let data_bytes = data_bytes(&entry.kind);
         add(&self.run.counts.files_total, 1);
         add(&self.run.counts.bytes_total, data_bytes);
         if !platform::is_plain_name(&entry.name) {
             self.refuse_name();
             self.hand.advance(1, data_bytes);
-            return Ok(());
-        }
-        if entry.kind == EntryKind::Socket {
-            self.tell_kept(Action::Skipped, &entry);
             return Ok(());
         }
         let Some(folder) = self.ready_folder(self.levels.len() - 1) else {
@@ -813,7 +815,7 @@ impl<'r> Planner<'r> {
                 let found =
                     self.run.target.open(folder).and_then(|folder| folder.read_link(&entry.name));
                 return found.is_ok_and(|found| found == *target)
-                    && metadata.is_met_by(&Stat { mode: entry.mode, ..*stat });
+                    && metadata.will_stay(&Stat { mode: entry.mode, ..*stat });
             }
             EntryKind::CharacterDevice { major, minor }
             | EntryKind::BlockDevice { major, minor } => {
@@ -821,7 +823,7 @@ impl<'r> Planner<'r> {
             }
             _ => true,
         };
-        is_same && metadata.is_met_by(stat)
+        is_same && metadata.will_stay(stat)
     }
 
     fn find_group(&mut self, folder: &Arc<Folder>, entry: &Entry, place: Place) -> Membership {
@@ -1161,7 +1163,7 @@ impl<'r> Planner<'r> {
     fn end_compared(&mut self, item: &Arc<Item>, file: &FileBody) {
         if self.run.options.dry_run {
             let is_met =
-                matches!(item.place, Place::Compared(stat) if item.metadata.is_met_by(&stat));
+                matches!(item.place, Place::Compared(stat) if item.metadata.will_stay(&stat));
             let is_changed = file.is_changed() || file.is_frame_wrong() || !is_met;
             let action = if is_changed { Action::Updated } else { Action::Unchanged };
             self.hand.advance(1, 0);

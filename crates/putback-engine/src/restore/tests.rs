@@ -820,7 +820,6 @@ fn a_dry_run_tells_the_same_and_writes_nothing() {
         options.dry_run = false;
         let (done, told) = lab.restore(&snapshot, &options);
         let counts = |report: &RestoreReport| {
-            let report = report.clone();
             [
                 report.files_total,
                 report.bytes_total,
@@ -1015,7 +1014,8 @@ fn sparse_makes_holes_of_zeros() {
     lab.restore(&snapshot, &options);
     assert_eq!(lab.read("zeros").unwrap(), content);
     assert_eq!(lab.read("single").unwrap(), vec![0; 8192]);
-    assert!(blocks("zeros") <= 32 && blocks("single") == 0, "{}", blocks("zeros"));
+    // A file system may keep some more than what was written.
+    assert!(blocks("zeros") <= 256 && blocks("single") == 0, "{}", blocks("zeros"));
 }
 
 #[test]
@@ -1247,8 +1247,8 @@ fn sockets_are_passed_over() {
     let _socket = std::os::unix::net::UnixListener::bind(lab.source().join("s")).unwrap();
     let snapshot = lab.back_up();
     let (report, told) = lab.restore(&snapshot, &lab.options());
-    assert_eq!((report.files_skipped, report.problems), (1, 0));
-    assert_eq!(told.action("/data/s"), Some(Action::Skipped));
+    assert_eq!((report.files_total, report.files_skipped, report.problems), (0, 0, 0));
+    assert_eq!(told.action("/data/s"), Some(Action::Excluded));
     assert!(look(&lab.target()).is_empty());
 }
 

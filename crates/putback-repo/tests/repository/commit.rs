@@ -293,3 +293,43 @@ fn a_pack_of_a_broken_run_that_came_under_a_mark_is_not_taken_over() {
     backup.finish().unwrap();
     assert_independent(&repository, &store, &key, &stored, &marked);
 }
+
+#[test]
+fn a_run_ends_although_a_frame_writer_is_left() {
+    let (repository, store, key) = repository();
+    let backup = repository.begin_backup(None, 2).unwrap();
+    let mut left = backup.frame_writer(BlobKind::Data);
+    left.put(&noise(1, 5_000)).unwrap();
+    left.flush().unwrap();
+    assert_eq!(backup.finish().unwrap().blobs, 1);
+    // Nobody takes what it is given now.
+    left.put(&noise(2, 5_000)).unwrap();
+    assert!(matches!(left.flush(), Err(Error::WorkerFailed)));
+    drop(left);
+    assert_clean(&open(store, &key));
+}
+
+#[test]
+fn a_run_that_ends_before_what_was_put_is_flushed_is_an_error() {
+    let (repository, store, key) = repository();
+    let backup = repository.begin_backup(None, 2).unwrap();
+    let mut left = backup.frame_writer(BlobKind::Data);
+    left.put(&noise(1, 5_000)).unwrap();
+    assert!(matches!(backup.finish(), Err(Error::Unflushed)));
+    drop(left);
+    // The blob counts as new again.
+    let mut files = Files::new();
+    files.insert("file".to_owned(), noise(1, 5_000));
+    let stored = back_up(&repository, &files).unwrap();
+    assert_holds(&store, &key, &stored, &files);
+}
+
+#[test]
+fn a_frame_writer_that_is_dropped_gives_up_what_it_gathered() {
+    let (repository, _, _) = repository();
+    let backup = repository.begin_backup(None, 2).unwrap();
+    let mut given_up = backup.frame_writer(BlobKind::Data);
+    given_up.put(&noise(1, 5_000)).unwrap();
+    drop(given_up);
+    assert_eq!(backup.finish().unwrap().blobs, 0);
+}

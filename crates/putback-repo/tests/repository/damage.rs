@@ -133,7 +133,8 @@ impl Fixture {
             }
         };
         let report = check(&repository);
-        let is_found = report.damages_total > 0 || !report.warnings.is_empty();
+        let is_found =
+            report.damages_total > 0 || !report.warnings.is_empty() || !report.rollback.is_empty();
         assert!(is_found, "{case:?} was not noticed");
         if let Case::Flip { path, .. } | Case::Cut { path, .. } | Case::Extend { path } = case {
             let named = report.damages.iter().any(|damage| damage.object.contains(path.name()));

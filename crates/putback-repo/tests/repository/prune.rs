@@ -67,7 +67,7 @@ fn what_a_forgotten_snapshot_alone_needed_goes_and_everything_else_stays() {
     let Two { repository, store, key, first, second, rest } = two();
     assert_eq!(prune(&repository, &instant()).bytes_deleted, 0, "everything is needed");
     let before = bytes(&store);
-    repository.forget(&[first.clone()]).unwrap();
+    repository.forget(std::slice::from_ref(&first)).unwrap();
     assert_eq!(ids(&repository), [second.id]);
     let report = prune(&repository, &instant());
     assert!(report.packs_deleted >= 1 && report.snapshots_deleted == 1, "{report:?}");
@@ -124,11 +124,11 @@ fn a_dry_run_says_what_a_run_does_and_changes_nothing() {
 fn a_forgotten_snapshot_comes_back_until_its_content_is_gone() {
     let Two { repository, store, key, first, second, rest } = two();
     let all = contents(&repository, &first.snapshot).unwrap();
-    repository.forget(&[first.clone()]).unwrap();
-    assert_eq!(repository.forgotten().unwrap(), [first.clone()]);
+    repository.forget(std::slice::from_ref(&first)).unwrap();
+    assert_eq!(repository.forgotten().unwrap(), std::slice::from_ref(&first));
     prune(&repository, &patient());
     // Its packs are marked by now: what is needed of them is stored anew.
-    let back = repository.undelete(&[first.clone()], 1, &Cancel::default()).unwrap();
+    let back = repository.undelete(std::slice::from_ref(&first), 1, &Cancel::default()).unwrap();
     assert_eq!(back[0].0, first.id);
     let new = repository.find_snapshot(&back[0].1.to_string(), &SnapshotFilter::default()).unwrap();
     assert_eq!(new.snapshot.statistics, first.snapshot.statistics);
@@ -137,7 +137,7 @@ fn a_forgotten_snapshot_comes_back_until_its_content_is_gone() {
     assert_holds(&store, &key, &second, &rest);
     assert_clean(&open(store.clone(), &key));
 
-    repository.forget(&[new.clone()]).unwrap();
+    repository.forget(std::slice::from_ref(&new)).unwrap();
     prune(&repository, &instant());
     assert_eq!(repository.forgotten().unwrap(), []);
     let gone = repository.undelete(&[new], 1, &Cancel::default());

@@ -37,7 +37,7 @@ fn assert_warns(repository: &Repository, words: &str) {
     let warnings = warnings(repository);
     assert!(matches!(warnings.as_slice(), [one] if one.contains(words)), "{words}: {warnings:?}");
     let report = check(repository);
-    assert!(report.warnings.iter().any(|warning| warning.contains(words)), "{:?}", report.warnings);
+    assert!(report.rollback.iter().any(|evidence| evidence.contains(words)), "{report:?}");
 }
 
 #[test]
@@ -101,4 +101,34 @@ fn an_older_configuration_is_noticed_by_who_saw_the_newer_one() {
     assert_eq!(open(&store).take_warnings(), [""; 0]);
     let warnings = open(&old).take_warnings();
     assert!(matches!(warnings.as_slice(), [one] if one.contains("generation 1")), "{warnings:?}");
+}
+
+#[test]
+fn what_a_person_knows_of_is_not_missed_again_and_anything_else_is() {
+    let (made, store, key) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let open = |store: &MemoryStore| open_with(store.clone(), &key, &directories(folder.path()));
+    back_up_number(&open(&store), 1);
+    let old = store.fork();
+    write_config(&made, &store, 2);
+    (2..=3).for_each(|number| drop(back_up_number(&open(&store), number)));
+    // The storage was put back to what it was.
+    let repository = open(&old);
+    let accepted = repository.accept_rollback().unwrap();
+    assert!(
+        matches!(accepted.as_slice(), [generation, snapshots]
+            if generation.contains("generation 1") && snapshots.contains("number 2 to 3")),
+        "{accepted:?}"
+    );
+    let repository = open(&old);
+    assert_eq!(repository.take_warnings(), [""; 0]);
+    assert_eq!(warnings(&repository), [""; 0]);
+    assert_clean(&repository);
+    assert_eq!(repository.accept_rollback().unwrap(), [""; 0]);
+    // Numbers go on where they were, and what is lost from now on is noticed.
+    let next = back_up_number(&open(&old), 4);
+    assert_eq!(next.snapshot.sequence, 4);
+    assert_eq!(warnings(&open(&old)), [""; 0]);
+    hide(&old, &next);
+    assert_warns(&open(&old), "snapshot number 4 of writer");
 }

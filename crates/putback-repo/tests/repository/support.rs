@@ -205,6 +205,7 @@ pub(crate) fn check(repository: &Repository) -> CheckReport {
 pub(crate) fn assert_clean(repository: &Repository) {
     let report = check(repository);
     assert_eq!((report.damages.as_slice(), report.warnings.as_slice()), (&[][..], &[][..]));
+    assert_eq!(report.rollback, [""; 0]);
 }
 
 /// Asserts that a snapshot holds exactly these files, as a machine without a cache reads it.

@@ -1,0 +1,87 @@
+//! What Ctrl-C and SIGTERM do.
+//!
+//! There is one handler for the whole program. An operation that can stop at a safe point says so
+//! with [`Interrupt::cancel`]: the first interrupt asks it to, the second ends the program. Anything
+//! else ends at the first one, with a word about it and the exit code for it; what it had begun to
+//! write under a temporary name ([`Interrupt::remove`]) does not stay behind.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use putback_repo::Cancel;
+
+use crate::report::code;
+use crate::ui::Ui;
+
+/// What an interrupt leads to now. Clones share everything.
+#[derive(Clone, Default)]
+pub(crate) struct Interrupt {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Asks the operation to stop, and the sentence that says what it still does.
+    cancel: Option<(Cancel, &'static str)>,
+    /// Files that nobody asked for.
+    leftovers: Vec<PathBuf>,
+}
+
+impl Interrupt {
+    /// From now on interrupts lead to what this says.
+    pub(crate) fn watch(&self, ui: &Ui) -> anyhow::Result<()> {
+        let (interrupt, ui) = (self.clone(), ui.clone());
+        ctrlc::set_handler(move || interrupt.come(&ui))?;
+        Ok(())
+    }
+
+    /// The operation that follows stops at a safe point when asked; `until_then` is a sentence that
+    /// tells what it does until then.
+    pub(crate) fn cancel(&self, until_then: &'static str) -> Cancel {
+        let cancel = Cancel::default();
+        self.state().cancel = Some((cancel.clone(), until_then));
+        cancel
+    }
+
+    /// An interrupt removes this file before it ends the program.
+    pub(crate) fn remove(&self, leftover: PathBuf) {
+        self.state().leftovers.push(leftover);
+    }
+
+    /// Returns unless the program is being ended: then the reason for that is the interrupt, whatever
+    /// else may have failed for it, such as a pipe whose reader was interrupted too.
+    pub(crate) fn settle(&self) {
+        drop(self.state());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change is one assignment.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs on a thread of its own. Holds the state to the end, also to that of the program.
+    fn come(&self, ui: &Ui) {
+        let state = self.state();
+        match &state.cancel {
+            Some((cancel, until_then)) if !cancel.is_cancelled() => {
+                cancel.cancel();
+                ui.notice(&format!("{until_then}; press again to stop at once"));
+            }
+            Some(_) => end_now(),
+            None => {
+                for leftover in &state.leftovers {
+                    // It may have got its final name a moment ago.
+                    let _ = fs_err::remove_file(leftover);
+                }
+                ui.ended_by_interrupt();
+                end_now();
+            }
+        }
+    }
+}
+
+/// Ends the program although something runs: what it had stored is safe without it.
+#[expect(clippy::exit, clippy::disallowed_methods, reason = "the user asked for it")]
+fn end_now() {
+    std::process::exit(i32::from(code::INTERRUPTED));
+}
