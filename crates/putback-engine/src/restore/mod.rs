@@ -8,8 +8,11 @@
 //! | to find out … | read |
 //! |---|---|
 //! | which entries are wanted | `select.rs` |
-//! | what happens to an entry, given what is in the target | `plan.rs`, `decide` |
-//! | how bytes reach a file | `write.rs` |
+//! | what happens to an entry, given what is in the target | `decide.rs` |
+//! | in which order things are done | `plan.rs`, `directories.rs`, `window.rs`, `cut.rs`, `queue.rs` |
+//! | what is there already | `compare.rs` |
+//! | how bytes reach a file | `write.rs`, `links.rs` |
+//! | what is deleted | `delete.rs` |
 //! | when a directory is done | `folder.rs` |
 //! | what `verify` compares | `verify.rs` |
 //!
@@ -29,15 +32,24 @@
 //! for each directory on the open path one page of its tree. Files with several names whose other names have not
 //! come up yet cost about 200 bytes each.
 
+mod chunks;
+mod compare;
+mod cut;
+mod decide;
+mod delete;
+mod directories;
 mod folder;
 mod item;
+mod links;
 mod metadata;
 mod plan;
+mod queue;
 mod select;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod walk;
+mod window;
 mod write;
 
 use std::path::PathBuf;
@@ -55,9 +67,10 @@ use crate::platform::{self, TargetDirectory, Users};
 use crate::restore::folder::{Folder, OpenHandles, Target, guard};
 use crate::restore::item::{Failure, Item, Link, Method};
 use crate::restore::plan::Planner;
+use crate::restore::queue::{Queue, Task};
 use crate::restore::select::Selection;
 use crate::restore::verify::Verified;
-use crate::restore::write::{Queue, Task, Worker};
+use crate::restore::write::Worker;
 
 /// What bounds memory and open files.
 #[derive(Clone, Copy, Debug)]

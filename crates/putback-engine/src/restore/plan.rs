@@ -1,6 +1,6 @@
-//! Planning: what becomes of each entry, given what the target has.
+//! Planning: the walk through the snapshot, and what each of its files needs.
 //!
-//! [`decide`] and [`decide_directory`] are pure. [`Planner`] walks the snapshot, makes directories, looks at what is
+//! `decide.rs` says what becomes of an entry. [`Planner`] walks the snapshot, makes directories, looks at what is
 //! there, and gathers a *window*: items, the places of their chunks, links. A full window is sorted, cut into
 //! tasks and handed to the workers; then the next one is planned.
 //!
@@ -12,246 +12,40 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry as MapEntry;
-use putback_format::snapshot::IncidentKind;
 use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
-use putback_repo::{Action, Amount, Event, Phase, Repository};
+use putback_repo::{Action, Amount, Event, Phase};
 
 use crate::Error;
-use crate::platform::{self, FileKind, Names, Stat, TargetDirectory, TargetMetadata};
+use crate::platform::{self, FileKind, Names, Stat, TargetDirectory};
+use crate::restore::chunks::ChunkRefs;
+use crate::restore::decide::{Decision, decide, kind_of};
+use crate::restore::delete::{Deleted, delete, stat_if_there};
 use crate::restore::folder::Folder;
-use crate::restore::item::{
-    Body, Candidate, Failure, FileBody, Item, Leader, Link, Method, Piece, Place,
-};
+use crate::restore::item::{Body, Candidate, FileBody, Item, Leader, Link, Method, Piece, Place};
 use crate::restore::metadata::{Metadata, OwnerRule, Owners, gives_acl};
 use crate::restore::select::Wanted;
 use crate::restore::walk::{Step, Walk};
-use crate::restore::write::{Comparison, Task, Window, Worker, link_tasks};
+use crate::restore::write::Worker;
 use crate::restore::{Base, Overwrite, Run, add};
-
-/// Plain frames that one task reads.
-const FRAMES_PER_TASK: usize = 8;
-/// Items without chunks that one task makes, unless a folder ends near.
-const ITEMS_PER_TASK: Range<usize> = 64..256;
-/// Bytes of existing files that one task compares.
-const COMPARED_BYTES_PER_TASK: u64 = 16 << 20;
-/// Candidates that one task compares.
-const COMPARED_PER_TASK: usize = 256;
-
-/// What becomes of an entry that is no directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
-    /// Nothing has its name.
-    Create,
-    /// An object of its kind is there: kept as far as it is right.
-    Compare,
-    /// A file of its size and time is there, which counts as right.
-    Trust,
-    /// Something else is there and goes.
-    Replace,
-    /// A directory is there, and goes if it may.
-    ReplaceDirectory,
-    /// What is there stays.
-    Skip,
-}
-
-/// Decides about an entry that is no directory.
-pub(super) fn decide(policy: Overwrite, entry: &Entry, existing: Option<&Stat>) -> Decision {
-    let Some(existing) = existing else { return Decision::Create };
-    if !may_change(policy, entry, existing) {
-        return Decision::Skip;
-    }
-    if existing.is_directory() {
-        return Decision::ReplaceDirectory;
-    }
-    if kind_of(&entry.kind) != existing.kind {
-        return Decision::Replace;
-    }
-    let is_trusted = policy == Overwrite::IfChanged
-        && entry.kind.file_size() == Some(existing.size)
-        && entry.mtime == existing.mtime;
-    if is_trusted { Decision::Trust } else { Decision::Compare }
-}
-
-/// What becomes of a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DirectoryDecision {
-    /// Nothing has its name.
-    Create,
-    /// It is there.
-    Enter,
-    /// Something else is there and goes; a link too, which is never followed.
-    Replace,
-    /// What is there stays, and what would come into the directory is left out.
-    Skip,
-}
-
-/// Decides about a directory.
-pub(super) fn decide_directory(
-    policy: Overwrite,
-    entry: &Entry,
-    existing: Option<&Stat>,
-) -> DirectoryDecision {
-    match existing {
-        None => DirectoryDecision::Create,
-        Some(existing) if existing.is_directory() => DirectoryDecision::Enter,
-        Some(existing) if may_change(policy, entry, existing) => DirectoryDecision::Replace,
-        Some(_) => DirectoryDecision::Skip,
-    }
-}
-
-fn may_change(policy: Overwrite, entry: &Entry, existing: &Stat) -> bool {
-    match policy {
-        Overwrite::Always | Overwrite::IfChanged => true,
-        Overwrite::IfNewer => entry.mtime > existing.mtime,
-        Overwrite::Never => false,
-    }
-}
-
-fn kind_of(kind: &EntryKind) -> FileKind {
-    match kind {
-        EntryKind::File { .. } => FileKind::File,
-        EntryKind::Directory { .. } => FileKind::Directory,
-        EntryKind::Symlink { .. } => FileKind::Symlink,
-        EntryKind::Fifo => FileKind::Fifo,
-        EntryKind::Socket => FileKind::Socket,
-        EntryKind::CharacterDevice { .. } => FileKind::CharacterDevice,
-        EntryKind::BlockDevice { .. } => FileKind::BlockDevice,
-    }
-}
-
-/// How an existing file is brought up to date, once it was compared: `matched` of `compared` runs of bytes are
-/// right.
-fn choose_method(item: &Item, file: &FileBody, matched: usize, compared: usize) -> Method {
-    let is_content_right = matched == compared;
-    let has_other_names = matches!(item.place, Place::Compared(stat) if stat.links > 1);
-    let is_kept = if is_content_right {
-        // To cut it off or to make its holes is quickly done; but other names would change with it.
-        !file.is_frame_wrong() || !has_other_names
-    } else {
-        matched > 0 && item.is_kept_if_part_is_right()
-    };
-    if is_kept { Method::InPlace } else { Method::Temporary }
-}
-
-/// Cuts sorted pieces into runs of a few frames of one pack.
-pub(super) fn cut_frames(pieces: &[Piece]) -> Vec<Range<usize>> {
-    let mut runs = Vec::new();
-    let (mut start, mut frames) = (0, 1);
-    for (number, pair) in pieces.windows(2).enumerate() {
-        let [piece, next] = pair else { continue };
-        if piece.pack == next.pack && piece.frame == next.frame {
-            continue;
-        }
-        if piece.pack != next.pack || frames == FRAMES_PER_TASK {
-            runs.push(start..number + 1);
-            (start, frames) = (number + 1, 0);
-        }
-        frames += 1;
-    }
-    if start < pieces.len() {
-        runs.push(start..pieces.len());
-    }
-    runs
-}
-
-/// Cuts items into batches, between two folders where one ends near: workers in the same folder wait for each
-/// other.
-fn cut_plain(items: &[Arc<Item>]) -> Vec<Range<usize>> {
-    let mut batches = Vec::new();
-    let mut start = 0;
-    for (number, pair) in items.windows(2).enumerate() {
-        let [item, next] = pair else { continue };
-        let count = number + 1 - start;
-        let ends_folder = !Arc::ptr_eq(&item.folder, &next.folder);
-        if count >= ITEMS_PER_TASK.end || (count >= ITEMS_PER_TASK.start && ends_folder) {
-            batches.push(start..number + 1);
-            start = number + 1;
-        }
-    }
-    if start < items.len() {
-        batches.push(start..items.len());
-    }
-    batches
-}
-
-/// Cuts a comparison into tasks; a large file is spread over several.
-pub(super) fn cut_comparison(comparison: &Arc<Comparison>) -> Vec<Task> {
-    let candidates = &comparison.candidates;
-    let mut tasks = Vec::new();
-    let (mut start, mut bytes) = (0, 0);
-    for (number, candidate) in candidates.iter().enumerate() {
-        bytes += u64::from(candidate.length);
-        let count = number + 1 - start;
-        if bytes >= COMPARED_BYTES_PER_TASK || count == COMPARED_PER_TASK {
-            tasks.push(Task::Compare(Arc::clone(comparison), start..number + 1));
-            (start, bytes) = (number + 1, 0);
-        }
-    }
-    if start < candidates.len() {
-        tasks.push(Task::Compare(Arc::clone(comparison), start..candidates.len()));
-    }
-    tasks
-}
-
-/// The chunks of a file in order; list pages are read one at a time.
-pub(super) struct ChunkRefs<'a> {
-    repository: &'a Repository,
-    /// References that are left on each level: 0 are chunks, others list pages of that level.
-    levels: Vec<(u8, std::vec::IntoIter<ChunkRef>)>,
-}
-
-impl<'a> ChunkRefs<'a> {
-    pub(super) fn new(repository: &'a Repository, content: &Content) -> Self {
-        let levels = match content {
-            Content::Inline(_) => Vec::new(),
-            Content::Chunks(chunks) => vec![(0, chunks.clone().into_iter())],
-            Content::Lists { depth, pages } => vec![(*depth, pages.clone().into_iter())],
-        };
-        Self { repository, levels }
-    }
-}
-
-impl Iterator for ChunkRefs<'_> {
-    type Item = putback_repo::Result<ChunkRef>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let (level, refs) = self.levels.last_mut()?;
-            let level = *level;
-            match refs.next() {
-                None => drop(self.levels.pop()),
-                Some(chunk) if level == 0 => return Some(Ok(chunk)),
-                Some(page) => match self.repository.read_list_page(&page, level) {
-                    Ok(refs) => self.levels.push((level - 1, refs.into_iter())),
-                    Err(error) => {
-                        self.levels.clear();
-                        return Some(Err(error));
-                    }
-                },
-            }
-        }
-    }
-}
 
 /// A window that is being gathered.
 #[derive(Default)]
-struct Draft {
-    items: Vec<Arc<Item>>,
-    plain: Vec<Arc<Item>>,
-    pieces: Vec<Piece>,
-    links: Vec<Link>,
-    candidates: Vec<Candidate>,
+pub(super) struct Draft {
+    pub(super) items: Vec<Arc<Item>>,
+    pub(super) plain: Vec<Arc<Item>>,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) links: Vec<Link>,
+    pub(super) candidates: Vec<Candidate>,
     /// Compared items, by number, all of whose candidates are known with the end of this window;
     /// ascending.
-    planned: Vec<u32>,
-    entries: usize,
-    bytes: usize,
+    pub(super) planned: Vec<u32>,
+    pub(super) entries: usize,
+    pub(super) bytes: usize,
 }
 
 /// Names of one file, of which some have not come up yet.
@@ -264,20 +58,20 @@ struct Group {
 }
 
 /// A directory on the open path.
-struct Level {
-    folder: LevelFolder,
-    wanted: Wanted,
+pub(super) struct Level {
+    pub(super) folder: LevelFolder,
+    pub(super) wanted: Wanted,
     /// What the target has in it.
-    names: Names,
+    pub(super) names: Names,
     /// The first of `names` that the walk has not passed.
-    next_name: usize,
+    pub(super) next_name: usize,
     /// Names that the snapshot has not.
-    extra: Vec<Box<[u8]>>,
-    may_delete: bool,
+    pub(super) extra: Vec<Box<[u8]>>,
+    pub(super) may_delete: bool,
 }
 
 #[derive(Clone)]
-enum LevelFolder {
+pub(super) enum LevelFolder {
     Ready(Arc<Folder>),
     /// A passage that nothing has been found in yet: it is made when something is.
     Pending(Box<Entry>, Vec<u8>),
@@ -286,7 +80,7 @@ enum LevelFolder {
 }
 
 impl Level {
-    fn new(folder: LevelFolder, wanted: Wanted) -> Self {
+    pub(super) fn new(folder: LevelFolder, wanted: Wanted) -> Self {
         Self {
             folder,
             wanted,
@@ -298,7 +92,7 @@ impl Level {
     }
 
     /// Whether the target has `name`. Must be called with ascending names; those passed over are extra.
-    fn pass(&mut self, name: &[u8]) -> bool {
+    pub(super) fn pass(&mut self, name: &[u8]) -> bool {
         while self.next_name < self.names.len() {
             let (found, _) = self.names.get(self.next_name);
             match found.cmp(name) {
@@ -319,7 +113,7 @@ impl Level {
     }
 
     /// Takes the names that the snapshot has not; all others were passed.
-    fn take_extra(&mut self) -> Vec<Box<[u8]>> {
+    pub(super) fn take_extra(&mut self) -> Vec<Box<[u8]>> {
         let rest = (self.next_name..self.names.len()).map(|number| self.names.get(number).0.into());
         let mut extra = std::mem::take(&mut self.extra);
         extra.extend(rest);
@@ -330,15 +124,15 @@ impl Level {
 
 /// Walks the snapshot and plans.
 pub(super) struct Planner<'r> {
-    run: &'r Run<'r>,
+    pub(super) run: &'r Run<'r>,
     /// Carries out what falls to the planner itself.
-    hand: Worker<'r>,
-    walk: Walk<'r>,
-    levels: Vec<Level>,
-    owners: Owners<'r>,
+    pub(super) hand: Worker<'r>,
+    pub(super) walk: Walk<'r>,
+    pub(super) levels: Vec<Level>,
+    pub(super) owners: Owners<'r>,
     groups: HashMap<(u64, u64), Group>,
-    draft: Draft,
-    draft_entries_max: usize,
+    pub(super) draft: Draft,
+    pub(super) draft_entries_max: usize,
 }
 
 impl<'r> Planner<'r> {
@@ -423,183 +217,6 @@ impl<'r> Planner<'r> {
         self.hand.flush(Phase::Restore);
         Ok(())
     }
-
-    // Directories.
-
-    fn enter(&mut self, entry: Entry, wanted: Wanted) {
-        let Some(parent) = self.levels.last_mut() else { return };
-        let exists = parent.pass(&entry.name);
-        if !platform::is_plain_name(&entry.name) {
-            self.refuse_name();
-            self.walk.skip();
-            return;
-        }
-        let is_parent_ready = matches!(parent.folder, LevelFolder::Ready(_));
-        let level = if wanted == Wanted::Passage && !(is_parent_ready && exists) {
-            let path = self.walk.path().to_vec();
-            Some(Level::new(LevelFolder::Pending(Box::new(entry), path), wanted))
-        } else {
-            let path = self.walk.path().to_vec();
-            self.ready_folder(self.levels.len() - 1)
-                .and_then(|parent| self.enter_folder(&parent, exists, entry, wanted, path))
-        };
-        match level {
-            Some(level) => {
-                self.run.verified.note(self.walk.ordinal());
-                self.levels.push(level);
-            }
-            None => self.walk.skip(),
-        }
-    }
-
-    /// The folder of a level, made now if it is pending; none if it cannot be, which was told.
-    fn ready_folder(&mut self, number: usize) -> Option<Arc<Folder>> {
-        // From the outermost pending one inwards.
-        let first = (0..=number)
-            .rev()
-            .take_while(|number| matches!(self.levels[*number].folder, LevelFolder::Pending(..)));
-        let first = first.last().unwrap_or(number + 1);
-        for pending in first..=number {
-            let parent = match &self.levels[pending - 1].folder {
-                LevelFolder::Ready(parent) => Some(Arc::clone(parent)),
-                _ => None,
-            };
-            let LevelFolder::Pending(entry, path) =
-                std::mem::replace(&mut self.levels[pending].folder, LevelFolder::Blocked)
-            else {
-                continue;
-            };
-            // It did not exist when its parent was looked at, or its parent did not.
-            let wanted = self.levels[pending].wanted;
-            if let Some(parent) = parent
-                && let Some(level) = self.enter_folder(&parent, false, *entry, wanted, path)
-            {
-                self.levels[pending].folder = level.folder;
-            }
-        }
-        match &self.levels[number].folder {
-            LevelFolder::Ready(folder) => Some(Arc::clone(folder)),
-            _ => None,
-        }
-    }
-
-    fn enter_folder(
-        &mut self,
-        parent: &Arc<Folder>,
-        exists: bool,
-        mut entry: Entry,
-        wanted: Wanted,
-        path: Vec<u8>,
-    ) -> Option<Level> {
-        let owner = self.owners.of(&entry);
-        let metadata = Metadata::of(&mut entry, owner);
-        match self.try_enter_folder(parent, exists, &entry, metadata, wanted, &path) {
-            Ok(level) => level,
-            Err((what, error)) => {
-                let failure = self.run.target_failure(&path, what, error);
-                self.run.problem(&path, &failure);
-                None
-            }
-        }
-    }
-
-    fn try_enter_folder(
-        &mut self,
-        parent: &Arc<Folder>,
-        exists: bool,
-        entry: &Entry,
-        metadata: Metadata,
-        wanted: Wanted,
-        path: &[u8],
-    ) -> Result<Option<Level>, (&'static str, io::Error)> {
-        let run = self.run;
-        let name = entry.name.as_slice();
-        // In a dry run, a new folder is nowhere.
-        let parent_directory = if run.options.dry_run && parent.is_new {
-            None
-        } else {
-            Some(run.target.open(parent).map_err(|error| ("open the folder around it", error))?)
-        };
-        let existing = match &parent_directory {
-            Some(directory) if exists => {
-                stat_if_there(directory, name).map_err(|error| ("look at what is there", error))?
-            }
-            _ => None,
-        };
-        let decision = decide_directory(run.options.overwrite, entry, existing.as_ref());
-        match (decision, &parent_directory) {
-            (DirectoryDecision::Skip, _) => {
-                run.tell_entry(path, Action::Skipped, 0);
-                return Ok(None);
-            }
-            (DirectoryDecision::Enter, Some(directory)) => {
-                return enter_existing(
-                    run, parent, directory, entry, existing, metadata, wanted, path,
-                )
-                .map(Some)
-                .map_err(|error| ("open the folder that is there", error));
-            }
-            (DirectoryDecision::Replace, Some(directory)) if !run.options.dry_run => {
-                directory
-                    .remove_file(name)
-                    .map_err(|error| ("remove what is in the way", error))?;
-            }
-            _ => {}
-        }
-        let made = match &parent_directory {
-            Some(directory) if !run.options.dry_run => {
-                Some(directory.create_child(name).map_err(|error| ("make the folder", error))?)
-            }
-            _ => None,
-        };
-        let gives_acl = parent.gives_acl;
-        let folder = Folder::new(path.to_vec(), Some(parent), Some(metadata), true, gives_acl);
-        if let Some(made) = made {
-            run.target.keep(&folder, made);
-        }
-        run.observer.event(Event::Entry { path, action: Action::Restored, bytes: 0 });
-        Ok(Some(Level::new(LevelFolder::Ready(folder), wanted)))
-    }
-
-    fn leave(&mut self, is_complete: bool) {
-        let Some(mut level) = self.levels.pop() else { return };
-        let LevelFolder::Ready(folder) = &level.folder else { return };
-        let folder = Arc::clone(folder);
-        // If part of the directory cannot be read, nobody knows what belongs there.
-        if level.may_delete && is_complete {
-            self.delete_extra(&folder, level.wanted, level.take_extra());
-        }
-        self.run.let_go(&folder);
-    }
-
-    fn delete_extra(&mut self, folder: &Arc<Folder>, wanted: Wanted, names: Vec<Box<[u8]>>) {
-        if names.is_empty() {
-            return;
-        }
-        match self.run.target.open(folder) {
-            Ok(directory) => {
-                let mut path = Vec::new();
-                for name in names {
-                    folder.write_path(&name, &mut path);
-                    if delete(self.run, &directory, &name, &mut path, wanted) == Deleted::All {
-                        folder.touch();
-                    }
-                }
-            }
-            Err(error) => {
-                let failure = self.run.target_failure(&folder.path, "remove what is in it", error);
-                self.run.problem(&folder.path, &failure);
-            }
-        }
-    }
-
-    fn refuse_name(&mut self) {
-        let message = "its name is not the name of a file here; it is left out".to_owned();
-        let failure = Failure { kind: IncidentKind::Unreadable, message };
-        self.run.problem(self.walk.path(), &failure);
-    }
-
-    // Everything else.
 
     fn plan_entry(&mut self, entry: Entry) -> Result<(), Error> {
         let Some(level) = self.levels.last_mut() else { return Ok(()) };
@@ -1009,7 +626,7 @@ impl<'r> Planner<'r> {
     }
 
     /// Plans to fetch one chunk; false if it cannot be had, which makes the file fail.
-    fn plan_piece(
+    pub(super) fn plan_piece(
         &mut self,
         file: &FileBody,
         number: u32,
@@ -1035,153 +652,6 @@ impl<'r> Planner<'r> {
         });
         Ok(true)
     }
-
-    // Windows.
-
-    fn is_window_full(&self) -> bool {
-        let (draft, limits) = (&self.draft, &self.run.limits);
-        draft.entries >= self.draft_entries_max
-            || draft.pieces.len() + draft.candidates.len() >= limits.pieces_max
-            || draft.bytes >= limits.bytes_max
-    }
-
-    /// Hands what was gathered to the workers.
-    fn close_window(&mut self) -> Result<(), Error> {
-        self.hand.flush(Phase::Restore);
-        self.draft_entries_max = (self.draft_entries_max * 2).min(self.run.limits.entries_max);
-        if !self.draft.candidates.is_empty() || !self.draft.planned.is_empty() {
-            self.compare()?;
-        }
-        let draft = std::mem::take(&mut self.draft);
-        if self.run.is_stopped() || self.run.options.dry_run {
-            return Ok(());
-        }
-        let mut pieces = draft.pieces;
-        pieces.sort_unstable_by_key(|piece| (piece.pack, piece.frame, piece.offset, piece.item));
-        let plain = cut_plain(&draft.plain);
-        let frames = cut_frames(&pieces);
-        let window = Arc::new(Window {
-            items: draft.items,
-            plain: draft.plain,
-            pieces,
-            links: draft.links,
-            tasks_left: (plain.len() + frames.len()).into(),
-        });
-        let mut tasks = Vec::with_capacity(plain.len() + frames.len());
-        tasks.extend(plain.into_iter().map(|range| Task::Plain(Arc::clone(&window), range)));
-        tasks.extend(frames.into_iter().map(|range| Task::Frames(Arc::clone(&window), range)));
-        if tasks.is_empty() {
-            tasks = link_tasks(&window);
-        }
-        if !tasks.is_empty() {
-            self.run.queue.push_when_empty(tasks);
-        }
-        Ok(())
-    }
-
-    /// Compares existing files, then plans what has to be fetched.
-    fn compare(&mut self) -> Result<(), Error> {
-        let items = self.draft.items.clone();
-        let candidates = std::mem::take(&mut self.draft.candidates);
-        let planned = std::mem::take(&mut self.draft.planned);
-        let comparison = Comparison::new(Phase::Restore, items, candidates);
-        if !comparison.candidates.is_empty() {
-            self.run.queue.push_when_empty(cut_comparison(&comparison));
-            if !comparison.wait(self.run) {
-                return Ok(());
-            }
-        }
-        let mut matched = comparison.matched.iter().map(|matched| matched.load(Ordering::Relaxed));
-        for candidates in comparison.candidates.chunk_by(|a, b| a.item == b.item) {
-            let item = &comparison.items[candidates[0].item as usize];
-            let matched: Vec<bool> = matched.by_ref().take(candidates.len()).collect();
-            if let Some(file) = item.file() {
-                let is_planned = planned.binary_search(&candidates[0].item).is_ok();
-                self.plan_compared(item, file, candidates, &matched, is_planned)?;
-            }
-        }
-        for number in planned {
-            let item = Arc::clone(&comparison.items[number as usize]);
-            if let Some(file) = item.file() {
-                self.end_compared(&item, file);
-            }
-        }
-        Ok(())
-    }
-
-    /// Plans what an existing file lacks.
-    fn plan_compared(
-        &mut self,
-        item: &Arc<Item>,
-        file: &FileBody,
-        candidates: &[Candidate],
-        matched: &[bool],
-        is_planned: bool,
-    ) -> Result<(), Error> {
-        if file.has_failed() {
-            return Ok(());
-        }
-        let count = matched.iter().filter(|matched| **matched).count();
-        if file.method() == Method::Undecided {
-            let compared = candidates.len();
-            file.set_method(choose_method(item, file, count, compared));
-            let is_single = is_planned && compared == 1 && candidates[0].position == 0;
-            if file.method() == Method::Temporary && is_single && file.inline.is_none() {
-                file.set_single();
-            }
-        }
-        let is_kept = file.method() == Method::InPlace;
-        for (candidate, matched) in candidates.iter().zip(matched) {
-            let length = u64::from(candidate.length);
-            if is_kept && *matched {
-                add(&self.run.counts.bytes_reused, length);
-                if !item.is_kept_if_part_is_right() {
-                    // Else it was told when it was compared.
-                    self.hand.advance(0, length);
-                }
-                continue;
-            }
-            if self.run.options.dry_run {
-                file.set_changed();
-                add(&self.run.counts.bytes_written, length);
-                self.hand.advance(0, length);
-            } else if let Some(id) = candidate.id
-                && !self.plan_piece(
-                    file,
-                    candidate.item,
-                    &ChunkRef { id, length },
-                    candidate.position,
-                )?
-            {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Everything of a compared file is planned now.
-    fn end_compared(&mut self, item: &Arc<Item>, file: &FileBody) {
-        if self.run.options.dry_run {
-            let is_met =
-                matches!(item.place, Place::Compared(stat) if item.metadata.will_stay(&stat));
-            let is_changed = file.is_changed() || file.is_frame_wrong() || !is_met;
-            let action = if is_changed { Action::Updated } else { Action::Unchanged };
-            self.hand.advance(1, 0);
-            let mut path = Vec::new();
-            item.folder.write_path(&item.name, &mut path);
-            self.run.tell_entry(&path, action, file.size);
-            self.run.let_go(&item.folder);
-            return;
-        }
-        let is_all_done = !file.has_failed()
-            && (file.inline.is_some() || (file.method() == Method::InPlace && file.is_idle()));
-        if is_all_done {
-            // A worker opens it, sets its metadata, and in the case of inline data writes it.
-            self.draft.plain.push(Arc::clone(item));
-        } else if (!file.is_single() || file.has_failed()) && file.let_go(1) {
-            self.hand.finish(item, file);
-        }
-    }
 }
 
 /// Whether an entry is one of several names of a file.
@@ -1201,7 +671,7 @@ impl Draft {
 
 impl Run<'_> {
     /// Whether `delete` holds in the directory `path`. Above what was backed up, a snapshot knows only the way.
-    fn may_delete_in(&self, path: &[u8]) -> bool {
+    pub(super) fn may_delete_in(&self, path: &[u8]) -> bool {
         self.options.delete
             && self.snapshot.paths.iter().any(|root| {
                 let root = root.strip_suffix(b"/").unwrap_or(root);
@@ -1224,136 +694,6 @@ impl Run<'_> {
             Overwrite::IfNewer | Overwrite::Never => Method::Temporary,
         }
     }
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the tail of one function, which has them all at hand"
-)]
-fn enter_existing(
-    run: &Run<'_>,
-    parent: &Arc<Folder>,
-    parent_directory: &TargetDirectory,
-    entry: &Entry,
-    existing: Option<Stat>,
-    metadata: Metadata,
-    wanted: Wanted,
-    path: &[u8],
-) -> io::Result<Level> {
-    let name = entry.name.as_slice();
-    let mut is_opened_up = false;
-    if let Some(stat) = existing
-        && !run.options.dry_run
-        && platform::effective_uid() != 0
-        && stat.uid == platform::effective_uid()
-        && stat.mode & 0o700 != 0o700
-    {
-        // An earlier restore has closed it already. It gets its own permissions at the end.
-        let opened_up = TargetMetadata {
-            owner: None,
-            mode: stat.mode | 0o700,
-            xattrs: None,
-            mtime: stat.mtime,
-            flags: 0,
-        };
-        is_opened_up = parent_directory.apply_metadata(name, &opened_up)?.is_empty();
-    }
-    let directory = parent_directory.open_child(name)?;
-    let mut names = Names::default();
-    directory.read_names(&mut names)?;
-    let gives_acl = gives_acl(&directory);
-    let folder = Folder::new(path.to_vec(), Some(parent), Some(metadata), false, gives_acl);
-    run.target.keep(&folder, directory);
-    if wanted == Wanted::Yes || is_opened_up {
-        folder.touch();
-    }
-    let may_delete = run.may_delete_in(path);
-    Ok(Level { names, may_delete, ..Level::new(LevelFolder::Ready(folder), wanted) })
-}
-
-fn stat_if_there(directory: &TargetDirectory, name: &[u8]) -> io::Result<Option<Stat>> {
-    match directory.stat(name) {
-        Ok(stat) => Ok(Some(stat)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// What became of something that was to be deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deleted {
-    All,
-    /// Some of it is not wanted, and stays; or it could not be deleted, which was told.
-    NotAll,
-}
-
-/// Deletes `name` with everything in it, as far as the selection goes. `path` is its path in the snapshot, had it
-/// one. No link is followed, and no other file system is entered.
-fn delete(
-    run: &Run<'_>,
-    directory: &TargetDirectory,
-    name: &[u8],
-    path: &mut Vec<u8>,
-    inside: Wanted,
-) -> Deleted {
-    if run.is_stopped() {
-        return Deleted::NotAll;
-    }
-    match try_delete(run, directory, name, path, inside) {
-        Ok(deleted) => deleted,
-        Err(error) => {
-            let failure = run.target_failure(path, "delete it", error);
-            run.problem(path, &failure);
-            Deleted::NotAll
-        }
-    }
-}
-
-fn try_delete(
-    run: &Run<'_>,
-    directory: &TargetDirectory,
-    name: &[u8],
-    path: &mut Vec<u8>,
-    inside: Wanted,
-) -> io::Result<Deleted> {
-    let Some(stat) = stat_if_there(directory, name)? else { return Ok(Deleted::All) };
-    let wanted = run.selection.decide(inside, path, stat.is_directory());
-    if wanted == Wanted::No {
-        return Ok(Deleted::NotAll);
-    }
-    let is_dry = run.options.dry_run;
-    if !stat.is_directory() {
-        if !is_dry {
-            directory.remove_file(name)?;
-        }
-        run.tell_entry(path, Action::Deleted, stat.size);
-        return Ok(Deleted::All);
-    }
-    if stat.device != directory.stat_self()?.device {
-        return Err(io::Error::other("another file system is mounted there"));
-    }
-    let child = directory.open_child(name)?;
-    let mut names = Names::default();
-    child.read_names(&mut names)?;
-    let mut deleted = Deleted::All;
-    for number in 0..names.len() {
-        let (name, _) = names.get(number);
-        let length = path.len();
-        path.push(b'/');
-        path.extend_from_slice(name);
-        if delete(run, &child, name, path, wanted) == Deleted::NotAll {
-            deleted = Deleted::NotAll;
-        }
-        path.truncate(length);
-    }
-    if wanted == Wanted::Passage || deleted == Deleted::NotAll {
-        return Ok(Deleted::NotAll);
-    }
-    if !is_dry {
-        directory.remove_directory(name)?;
-    }
-    run.tell_entry(path, Action::Deleted, 0);
-    Ok(Deleted::All)
 }
 
 /// Bytes of a file outside holes.

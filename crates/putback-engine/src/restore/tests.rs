@@ -1337,7 +1337,7 @@ fn a_file_of_many_chunks_in_list_pages_comes_back() {
 
 #[test]
 fn decisions_follow_policy_kind_and_time() {
-    use super::plan::{Decision, DirectoryDecision, decide, decide_directory};
+    use super::decide::{Decision, DirectoryDecision, decide, decide_directory};
     use crate::platform::{FileKind, Stat};
     let existing = |kind, size, seconds| Stat {
         kind,
@@ -1412,7 +1412,7 @@ fn tasks_are_runs_of_a_few_frames_of_one_pack() {
                 id: putback_format::id::BlobId::from_bytes([0; 32]),
             })
             .collect();
-        assert_eq!(super::plan::cut_frames(&pieces), expected, "{frames:?}");
+        assert_eq!(super::cut::cut_frames(&pieces), expected, "{frames:?}");
     };
     check(&[], &[]);
     check(&[(0, 5)], std::slice::from_ref(&(0..1)));

@@ -11,12 +11,14 @@ use putback_format::tree::{Content, Entry, EntryKind};
 use putback_repo::{Amount, Event, Phase};
 
 use crate::Error;
+use crate::restore::chunks::ChunkRefs;
+use crate::restore::cut::cut_comparison;
 use crate::restore::folder::{Folder, guard};
 use crate::restore::item::{Body, Candidate, Failure, FileBody, Item, Method, Place};
 use crate::restore::metadata::Metadata;
-use crate::restore::plan::{ChunkRefs, cut_comparison};
+use crate::restore::queue::Comparison;
 use crate::restore::walk::Step;
-use crate::restore::write::{Comparison, Worker};
+use crate::restore::write::Worker;
 use crate::restore::{Base, Run};
 
 /// Which entries were restored: a bit for each place in the walk.

@@ -7,240 +7,39 @@
 //! A file of one chunk is made, written, given its metadata and closed at one go. Others stay open until their
 //! last chunk is written, at most [`super::Limits::files_open_max`] of them; who writes the last chunk finishes the file.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use putback_format::id::BlobId;
 use putback_format::key::BlobKind;
 use putback_format::snapshot::IncidentKind;
-use putback_format::tree::Extent;
 use putback_repo::{Action, Amount, Event, FrameReader, Phase};
 
 use crate::platform::{self, FileKind, MetadataProblem, Stat, TargetDirectory};
 use crate::restore::folder::{Folder, guard};
-use crate::restore::item::{
-    Body, Candidate, Failure, FileBody, FileState, Item, LeaderState, Link, Method, Piece, Place,
-};
+use crate::restore::item::{Body, Failure, FileBody, FileState, Item, Method, Piece, Place};
+use crate::restore::links::link_tasks;
 use crate::restore::metadata::Before;
+use crate::restore::queue::{Task, Window};
 use crate::restore::{Run, add, content_failure, describe};
 
 /// Zeros are looked for in blocks of this size, at multiples of it.
 const SPARSE_BLOCK_BYTES: usize = 4 << 10;
-/// Links that are made by one task.
-const LINKS_PER_TASK: usize = 128;
 /// Buffer for reading what is there.
-const COPY_BYTES: usize = 256 << 10;
-
-/// Part of the plan, shared by the tasks that carry it out.
-#[derive(Default)]
-pub(super) struct Window {
-    pub(super) items: Vec<Arc<Item>>,
-    /// Items that need no frame.
-    pub(super) plain: Vec<Arc<Item>>,
-    /// Sorted by where they are stored.
-    pub(super) pieces: Vec<Piece>,
-    pub(super) links: Vec<Link>,
-    pub(super) tasks_left: AtomicUsize,
-}
-
-/// Files to compare with what is in the target.
-pub(super) struct Comparison {
-    pub(super) phase: Phase,
-    pub(super) items: Vec<Arc<Item>>,
-    /// Ascending by item and position.
-    pub(super) candidates: Vec<Candidate>,
-    /// Whether the file holds what the candidate says.
-    pub(super) matched: Vec<AtomicBool>,
-    /// Candidates that were not looked at yet.
-    left: Mutex<usize>,
-    done: Condvar,
-}
-
-impl Comparison {
-    pub(super) fn new(
-        phase: Phase,
-        items: Vec<Arc<Item>>,
-        candidates: Vec<Candidate>,
-    ) -> Arc<Self> {
-        let matched = candidates.iter().map(|_| false.into()).collect();
-        let left = Mutex::new(candidates.len());
-        Arc::new(Self { phase, items, candidates, matched, left, done: Condvar::new() })
-    }
-
-    /// Waits until all candidates were looked at; false if the restore was stopped before.
-    pub(super) fn wait(&self, run: &Run<'_>) -> bool {
-        let mut left = guard(&self.left);
-        while *left > 0 && !run.is_stopped() && !run.queue.is_abandoned() {
-            // Nobody wakes this thread when the restore is cancelled, or a worker panics.
-            let patience = std::time::Duration::from_millis(100);
-            let waited = self.done.wait_timeout(left, patience);
-            left = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        *left == 0
-    }
-
-    fn note_done(&self, count: usize) {
-        let mut left = guard(&self.left);
-        *left -= count;
-        if *left == 0 {
-            self.done.notify_all();
-        }
-    }
-}
-
-/// Something for a worker to do.
-pub(super) enum Task {
-    /// Items that need no frame, by number in `plain`.
-    Plain(Arc<Window>, Range<usize>),
-    /// Pieces of one pack.
-    Frames(Arc<Window>, Range<usize>),
-    /// Links of a window whose other tasks are done.
-    Links(Arc<Window>, Range<usize>),
-    /// Candidates.
-    Compare(Arc<Comparison>, Range<usize>),
-}
-
-/// Tasks on their way to the workers. At most one window waits in it.
-pub(super) struct Queue<T> {
-    state: Mutex<QueueState<T>>,
-    changed: Condvar,
-}
-
-struct QueueState<T> {
-    tasks: VecDeque<T>,
-    running: usize,
-    is_closed: bool,
-    /// Nobody will take tasks any more.
-    is_abandoned: bool,
-}
-
-impl<T> Queue<T> {
-    pub(super) fn new() -> Self {
-        let state = QueueState {
-            tasks: VecDeque::new(),
-            running: 0,
-            is_closed: false,
-            is_abandoned: false,
-        };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
-    }
-
-    fn wait_while(
-        &self,
-        condition: impl Fn(&QueueState<T>) -> bool,
-    ) -> MutexGuard<'_, QueueState<T>> {
-        let mut state = guard(&self.state);
-        while !state.is_abandoned && condition(&state) {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state
-    }
-
-    /// Waits until every task was taken, then adds these.
-    pub(super) fn push_when_empty(&self, tasks: Vec<T>) {
-        let mut state = self.wait_while(|state| !state.tasks.is_empty());
-        if !state.is_abandoned {
-            state.tasks.extend(tasks);
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// Adds tasks before all others. Only for one who runs a task.
-    fn push_first(&self, tasks: Vec<T>) {
-        let mut state = guard(&self.state);
-        if !state.is_abandoned {
-            for task in tasks.into_iter().rev() {
-                state.tasks.push_front(task);
-            }
-        }
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// Waits until every task is done.
-    pub(super) fn wait_until_idle(&self) {
-        drop(self.wait_while(|state| !state.tasks.is_empty() || state.running > 0));
-    }
-
-    /// The next task; none when no more will come.
-    fn next(&self) -> Option<(T, Running<'_, T>)> {
-        let mut state = self.wait_while(|state| state.tasks.is_empty() && !state.is_closed);
-        if state.is_abandoned {
-            return None;
-        }
-        let task = state.tasks.pop_front()?;
-        state.running += 1;
-        drop(state);
-        self.changed.notify_all();
-        Some((task, Running { queue: self }))
-    }
-
-    /// Forgets all tasks, and lets nobody wait any more.
-    pub(super) fn abandon(&self) {
-        let mut state = guard(&self.state);
-        state.tasks.clear();
-        state.is_abandoned = true;
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// Whether nobody will take tasks any more.
-    fn is_abandoned(&self) -> bool {
-        guard(&self.state).is_abandoned
-    }
-
-    /// Ends the queue when the returned value goes: workers leave when it is empty. It can be used again after.
-    pub(super) fn close_on_drop(&self) -> Closing<'_, T> {
-        guard(&self.state).is_closed = false;
-        Closing { queue: self }
-    }
-}
-
-/// A task that is being carried out.
-struct Running<'a, T> {
-    queue: &'a Queue<T>,
-}
-
-impl<T> Drop for Running<'_, T> {
-    fn drop(&mut self) {
-        guard(&self.queue.state).running -= 1;
-        if std::thread::panicking() {
-            // The others must not wait for what this one will not do.
-            self.queue.abandon();
-        }
-        self.queue.changed.notify_all();
-    }
-}
-
-/// Ends a queue on drop.
-pub(super) struct Closing<'a, T> {
-    queue: &'a Queue<T>,
-}
-
-impl<T> Drop for Closing<'_, T> {
-    fn drop(&mut self) {
-        guard(&self.queue.state).is_closed = true;
-        if std::thread::panicking() {
-            self.queue.abandon();
-        }
-        self.queue.changed.notify_all();
-    }
-}
+pub(super) const COPY_BYTES: usize = 256 << 10;
 
 /// What one thread needs to carry out tasks.
 pub(super) struct Worker<'r> {
-    run: &'r Run<'r>,
+    pub(super) run: &'r Run<'r>,
     /// None while it is in use.
     reader: Option<FrameReader>,
     /// Progress that was not told yet.
-    amount: Amount,
-    path: Vec<u8>,
-    buffer: Vec<u8>,
+    pub(super) amount: Amount,
+    pub(super) path: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// The folder that was used last: neighbours share it.
     folder: Option<(Arc<Folder>, Arc<TargetDirectory>)>,
     /// Which pieces of a frame are whole.
@@ -303,7 +102,7 @@ impl<'r> Worker<'r> {
         self.amount.bytes += bytes;
     }
 
-    fn open(&mut self, folder: &Arc<Folder>) -> io::Result<Arc<TargetDirectory>> {
+    pub(super) fn open(&mut self, folder: &Arc<Folder>) -> io::Result<Arc<TargetDirectory>> {
         if let Some((last, directory)) = &self.folder
             && Arc::ptr_eq(last, folder)
         {
@@ -317,7 +116,7 @@ impl<'r> Worker<'r> {
     // What becomes of an item.
 
     /// An item is as it should be.
-    fn complete(&mut self, item: &Item, action: Action, problems: Vec<MetadataProblem>) {
+    pub(super) fn complete(&mut self, item: &Item, action: Action, problems: Vec<MetadataProblem>) {
         item.folder.write_path(&item.name, &mut self.path);
         if !problems.is_empty() {
             self.run.tell_metadata(&self.path, problems);
@@ -334,7 +133,7 @@ impl<'r> Worker<'r> {
         self.settle(item, false);
     }
 
-    fn abandon_for(&mut self, item: &Item, what: &str, error: io::Error) {
+    pub(super) fn abandon_for(&mut self, item: &Item, what: &str, error: io::Error) {
         item.folder.write_path(&item.name, &mut self.path);
         let failure = self.run.target_failure(&self.path, what, error);
         self.abandon(item, &failure);
@@ -466,7 +265,10 @@ impl<'r> Worker<'r> {
         }
     }
 
-    fn try_restore_other(&mut self, item: &Item) -> io::Result<(Action, Vec<MetadataProblem>)> {
+    pub(super) fn try_restore_other(
+        &mut self,
+        item: &Item,
+    ) -> io::Result<(Action, Vec<MetadataProblem>)> {
         let directory = self.open(&item.folder)?;
         let is_link = matches!(item.body, Body::Symlink(_));
         let metadata = &item.metadata;
@@ -805,239 +607,13 @@ impl<'r> Worker<'r> {
         let _ = self.open(&item.folder).and_then(|directory| directory.remove_file(name));
     }
 
-    // Comparing.
-
-    fn compare(&mut self, comparison: &Comparison, range: Range<usize>) {
-        let count = range.len();
-        let mut open: Option<(u32, Option<File>)> = None;
-        for number in range {
-            if self.run.is_stopped() {
-                break;
-            }
-            let candidate = &comparison.candidates[number];
-            let item = &comparison.items[candidate.item as usize];
-            let Some(body) = item.file() else { continue };
-            if open.as_ref().is_none_or(|(of, _)| *of != candidate.item) {
-                // What cannot be read is written anew.
-                open = Some((candidate.item, self.open_for_comparing(item).ok()));
-            }
-            let file = open.as_ref().and_then(|(_, file)| file.as_ref());
-            if candidate.position == 0 {
-                let is_right = file.map(|file| self.is_frame_right(file, body));
-                if !matches!(is_right, Some(Ok(true))) {
-                    body.set_frame_wrong();
-                }
-                if comparison.phase == Phase::Verify {
-                    self.amount.items += 1;
-                }
-            }
-            let is_match =
-                file.is_some_and(|file| self.holds(file, body, candidate).unwrap_or(false));
-            comparison.matched[number].store(is_match, Ordering::Relaxed);
-            if comparison.phase == Phase::Verify || (is_match && item.is_kept_if_part_is_right()) {
-                self.amount.bytes += u64::from(candidate.length);
-            }
-            if self.amount.bytes >= 1 << 20 {
-                self.flush(comparison.phase);
-            }
-        }
-        self.flush(comparison.phase);
-        comparison.note_done(count);
-    }
-
-    fn open_for_comparing(&mut self, item: &Item) -> io::Result<File> {
-        let file = self.open(&item.folder)?.open_file(&item.name)?;
-        if let Place::Compared(stat) = item.place
-            && platform::stat_file(&file)?.identity() != stat.identity()
-        {
-            return Err(io::Error::other("the file was replaced while it was compared"));
-        }
-        Ok(file)
-    }
-
-    /// Whether size and holes are right.
-    fn is_frame_right(&mut self, file: &File, body: &FileBody) -> io::Result<bool> {
-        let is_size_right = platform::stat_file(file)?.size == body.size;
-        Ok(is_size_right && self.dirty_holes(file, body)?.is_empty())
-    }
-
-    /// Holes that do not read as zeros. What the file has as holes itself is not read.
-    fn dirty_holes(&mut self, file: &File, body: &FileBody) -> io::Result<Vec<Extent>> {
-        let mut dirty = Vec::new();
-        if body.holes.is_empty() {
-            return Ok(dirty);
-        }
-        let data = platform::data_extents(file, body.size)?;
-        let mut next = 0;
-        for hole in &body.holes {
-            let hole_end = hole.offset + hole.length;
-            while data.get(next).is_some_and(|run| run.offset + run.length <= hole.offset) {
-                next += 1;
-            }
-            for run in data[next..].iter().take_while(|run| run.offset < hole_end) {
-                let start = run.offset.max(hole.offset);
-                let end = hole_end.min(run.offset + run.length);
-                if !self.is_zero(file, start..end)? {
-                    dirty.push(*hole);
-                    break;
-                }
-            }
-        }
-        Ok(dirty)
-    }
-
-    fn is_zero(&mut self, file: &File, range: Range<u64>) -> io::Result<bool> {
-        let mut offset = range.start;
-        while offset < range.end {
-            let count = (range.end - offset).min(COPY_BYTES as u64) as usize;
-            self.buffer.resize(count, 0);
-            platform::read_exact_at(file, &mut self.buffer, offset)?;
-            if self.buffer.iter().any(|byte| *byte != 0) {
-                return Ok(false);
-            }
-            offset += count as u64;
-        }
-        Ok(true)
-    }
-
-    /// Whether a file holds the right bytes in one place.
-    fn holds(&mut self, file: &File, body: &FileBody, candidate: &Candidate) -> io::Result<bool> {
-        let length = candidate.length as usize;
-        self.buffer.resize(length, 0);
-        let buffer = &mut self.buffer;
-        body.layout.for_each(candidate.position, length, |offset, part| {
-            platform::read_exact_at(file, &mut buffer[part], offset)
-        })?;
-        Ok(match &candidate.id {
-            Some(id) => self.run.repository.id_keys().blob_id(BlobKind::Data, &self.buffer) == *id,
-            None => body.inline.as_deref().unwrap_or_default() == self.buffer.as_slice(),
-        })
-    }
-
-    // Links.
-
-    fn make_links(&mut self, links: &[Link]) {
-        for link in links {
-            if self.run.is_stopped() {
-                return;
-            }
-            if link.leader.state() == LeaderState::Unfinished {
-                let (leader, item) = (Arc::clone(&link.leader), Arc::clone(&link.item));
-                guard(&self.run.deferred_links).push(Link { leader, item });
-            } else {
-                self.make_link(link);
-            }
-        }
-    }
-
-    /// Makes the links that had to wait for a file; all files are settled now.
-    pub(super) fn make_deferred_links(&mut self) {
-        let links = std::mem::take(&mut *guard(&self.run.deferred_links));
-        for link in links {
-            if self.run.is_stopped() {
-                return;
-            }
-            self.make_link(&link);
-        }
-    }
-
-    fn make_link(&mut self, link: &Link) {
-        self.amount.bytes += link.item.data_bytes();
-        if link.leader.state() != LeaderState::Complete {
-            let message = "the file that it is another name of could not be restored".to_owned();
-            self.abandon(&link.item, &Failure { kind: IncidentKind::Lost, message });
-            return;
-        }
-        match self.try_make_link(link) {
-            Ok(action) => self.complete(&link.item, action, Vec::new()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                self.abandon_for(&link.item, "make the hard link", error);
-            }
-            // Another file system, or one without hard links.
-            Err(_) => match self.copy_instead(link) {
-                Ok((action, problems)) => self.complete(&link.item, action, problems),
-                Err(error) => self.abandon_for(&link.item, "make the hard link or a copy", error),
-            },
-        }
-    }
-
-    fn try_make_link(&mut self, link: &Link) -> io::Result<Action> {
-        let Link { leader, item } = link;
-        let from = self.run.target.open(&leader.folder)?;
-        let directory = self.open(&item.folder)?;
-        if let Place::Free = item.place {
-            directory.create_hard_link(&from, &leader.name, &item.name)?;
-            return Ok(Action::Restored);
-        }
-        let identity = from.stat(&leader.name)?.identity();
-        if directory.stat(&item.name).is_ok_and(|stat| stat.identity() == identity) {
-            return Ok(Action::Unchanged);
-        }
-        let temporary =
-            make_temporary(|name| directory.create_hard_link(&from, &leader.name, name))?;
-        if let Err(error) = directory.rename(&temporary, &item.name) {
-            // It was made here; the failure that is told says enough.
-            let _ = directory.remove_file(&temporary);
-            return Err(error);
-        }
-        Ok(Action::Updated)
-    }
-
-    fn copy_instead(&mut self, link: &Link) -> io::Result<(Action, Vec<MetadataProblem>)> {
-        let item = &link.item;
-        if item.file().is_none() {
-            return self.try_restore_other(item);
-        }
-        let from = self.run.target.open(&link.leader.folder)?.open_file(&link.leader.name)?;
-        let directory = self.open(&item.folder)?;
-        let (name, file) = directory.create_temporary_file()?;
-        let result = self.copy_file(&from, &file).and_then(|()| {
-            let stat = platform::stat_file(&file)?;
-            let (_, problems) = item.metadata.apply_to_file(&file, &stat, item.before_as_new());
-            directory.rename(&name, &item.name)?;
-            Ok((made_action(item), problems))
-        });
-        if result.is_err() {
-            // It was made here; the failure that is told says enough.
-            let _ = directory.remove_file(&name);
-        }
-        result
-    }
-
-    fn copy_file(&mut self, from: &File, to: &File) -> io::Result<()> {
-        let size = platform::stat_file(from)?.size;
-        to.set_len(size)?;
-        for extent in platform::data_extents(from, size)? {
-            let mut offset = extent.offset;
-            let end = extent.offset + extent.length;
-            while offset < end {
-                let count = (end - offset).min(COPY_BYTES as u64) as usize;
-                self.buffer.resize(count, 0);
-                platform::read_exact_at(from, &mut self.buffer, offset)?;
-                platform::write_all_at(to, &self.buffer, offset)?;
-                add(&self.run.counts.bytes_written, count as u64);
-                offset += count as u64;
-            }
-        }
-        Ok(())
-    }
-
     /// Notes that a file cannot be completed because of the repository.
     pub(super) fn fail_content(&self, file: &FileBody, error: &putback_repo::Error) {
         file.fail(content_failure(error));
     }
 }
 
-/// Tasks for the links of a window.
-pub(super) fn link_tasks(window: &Arc<Window>) -> Vec<Task> {
-    let count = window.links.len();
-    (0..count)
-        .step_by(LINKS_PER_TASK)
-        .map(|start| Task::Links(Arc::clone(window), start..count.min(start + LINKS_PER_TASK)))
-        .collect()
-}
-
-fn made_action(item: &Item) -> Action {
+pub(super) fn made_action(item: &Item) -> Action {
     match item.place {
         Place::Free => Action::Restored,
         _ => Action::Updated,
@@ -1097,7 +673,7 @@ fn make_other(directory: &TargetDirectory, body: &Body, name: &[u8]) -> io::Resu
 }
 
 /// Makes something under a name that nothing has.
-fn make_temporary(make: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<Vec<u8>> {
+pub(super) fn make_temporary(make: impl Fn(&[u8]) -> io::Result<()>) -> io::Result<Vec<u8>> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     loop {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);

@@ -1,0 +1,238 @@
+//! Directories while planning: made, entered, and left with what does not belong there deleted.
+
+use std::io;
+use std::sync::Arc;
+
+use putback_format::snapshot::IncidentKind;
+use putback_format::tree::Entry;
+use putback_repo::{Action, Event};
+
+use crate::platform::{self, Names, Stat, TargetDirectory, TargetMetadata};
+use crate::restore::Run;
+use crate::restore::decide::{DirectoryDecision, decide_directory};
+use crate::restore::delete::{Deleted, delete, stat_if_there};
+use crate::restore::folder::Folder;
+use crate::restore::item::Failure;
+use crate::restore::metadata::{Metadata, gives_acl};
+use crate::restore::plan::{Level, LevelFolder, Planner};
+use crate::restore::select::Wanted;
+
+impl Planner<'_> {
+    pub(super) fn enter(&mut self, entry: Entry, wanted: Wanted) {
+        let Some(parent) = self.levels.last_mut() else { return };
+        let exists = parent.pass(&entry.name);
+        if !platform::is_plain_name(&entry.name) {
+            self.refuse_name();
+            self.walk.skip();
+            return;
+        }
+        let is_parent_ready = matches!(parent.folder, LevelFolder::Ready(_));
+        let level = if wanted == Wanted::Passage && !(is_parent_ready && exists) {
+            let path = self.walk.path().to_vec();
+            Some(Level::new(LevelFolder::Pending(Box::new(entry), path), wanted))
+        } else {
+            let path = self.walk.path().to_vec();
+            self.ready_folder(self.levels.len() - 1)
+                .and_then(|parent| self.enter_folder(&parent, exists, entry, wanted, path))
+        };
+        match level {
+            Some(level) => {
+                self.run.verified.note(self.walk.ordinal());
+                self.levels.push(level);
+            }
+            None => self.walk.skip(),
+        }
+    }
+
+    /// The folder of a level, made now if it is pending; none if it cannot be, which was told.
+    pub(super) fn ready_folder(&mut self, number: usize) -> Option<Arc<Folder>> {
+        // From the outermost pending one inwards.
+        let first = (0..=number)
+            .rev()
+            .take_while(|number| matches!(self.levels[*number].folder, LevelFolder::Pending(..)));
+        let first = first.last().unwrap_or(number + 1);
+        for pending in first..=number {
+            let parent = match &self.levels[pending - 1].folder {
+                LevelFolder::Ready(parent) => Some(Arc::clone(parent)),
+                _ => None,
+            };
+            let LevelFolder::Pending(entry, path) =
+                std::mem::replace(&mut self.levels[pending].folder, LevelFolder::Blocked)
+            else {
+                continue;
+            };
+            // It did not exist when its parent was looked at, or its parent did not.
+            let wanted = self.levels[pending].wanted;
+            if let Some(parent) = parent
+                && let Some(level) = self.enter_folder(&parent, false, *entry, wanted, path)
+            {
+                self.levels[pending].folder = level.folder;
+            }
+        }
+        match &self.levels[number].folder {
+            LevelFolder::Ready(folder) => Some(Arc::clone(folder)),
+            _ => None,
+        }
+    }
+
+    fn enter_folder(
+        &mut self,
+        parent: &Arc<Folder>,
+        exists: bool,
+        mut entry: Entry,
+        wanted: Wanted,
+        path: Vec<u8>,
+    ) -> Option<Level> {
+        let owner = self.owners.of(&entry);
+        let metadata = Metadata::of(&mut entry, owner);
+        match self.try_enter_folder(parent, exists, &entry, metadata, wanted, &path) {
+            Ok(level) => level,
+            Err((what, error)) => {
+                let failure = self.run.target_failure(&path, what, error);
+                self.run.problem(&path, &failure);
+                None
+            }
+        }
+    }
+
+    fn try_enter_folder(
+        &mut self,
+        parent: &Arc<Folder>,
+        exists: bool,
+        entry: &Entry,
+        metadata: Metadata,
+        wanted: Wanted,
+        path: &[u8],
+    ) -> Result<Option<Level>, (&'static str, io::Error)> {
+        let run = self.run;
+        let name = entry.name.as_slice();
+        // In a dry run, a new folder is nowhere.
+        let parent_directory = if run.options.dry_run && parent.is_new {
+            None
+        } else {
+            Some(run.target.open(parent).map_err(|error| ("open the folder around it", error))?)
+        };
+        let existing = match &parent_directory {
+            Some(directory) if exists => {
+                stat_if_there(directory, name).map_err(|error| ("look at what is there", error))?
+            }
+            _ => None,
+        };
+        let decision = decide_directory(run.options.overwrite, entry, existing.as_ref());
+        match (decision, &parent_directory) {
+            (DirectoryDecision::Skip, _) => {
+                run.tell_entry(path, Action::Skipped, 0);
+                return Ok(None);
+            }
+            (DirectoryDecision::Enter, Some(directory)) => {
+                return enter_existing(
+                    run, parent, directory, entry, existing, metadata, wanted, path,
+                )
+                .map(Some)
+                .map_err(|error| ("open the folder that is there", error));
+            }
+            (DirectoryDecision::Replace, Some(directory)) if !run.options.dry_run => {
+                directory
+                    .remove_file(name)
+                    .map_err(|error| ("remove what is in the way", error))?;
+            }
+            _ => {}
+        }
+        let made = match &parent_directory {
+            Some(directory) if !run.options.dry_run => {
+                Some(directory.create_child(name).map_err(|error| ("make the folder", error))?)
+            }
+            _ => None,
+        };
+        let gives_acl = parent.gives_acl;
+        let folder = Folder::new(path.to_vec(), Some(parent), Some(metadata), true, gives_acl);
+        if let Some(made) = made {
+            run.target.keep(&folder, made);
+        }
+        run.observer.event(Event::Entry { path, action: Action::Restored, bytes: 0 });
+        Ok(Some(Level::new(LevelFolder::Ready(folder), wanted)))
+    }
+
+    pub(super) fn leave(&mut self, is_complete: bool) {
+        let Some(mut level) = self.levels.pop() else { return };
+        let LevelFolder::Ready(folder) = &level.folder else { return };
+        let folder = Arc::clone(folder);
+        // If part of the directory cannot be read, nobody knows what belongs there.
+        if level.may_delete && is_complete {
+            self.delete_extra(&folder, level.wanted, level.take_extra());
+        }
+        self.run.let_go(&folder);
+    }
+
+    fn delete_extra(&mut self, folder: &Arc<Folder>, wanted: Wanted, names: Vec<Box<[u8]>>) {
+        if names.is_empty() {
+            return;
+        }
+        match self.run.target.open(folder) {
+            Ok(directory) => {
+                let mut path = Vec::new();
+                for name in names {
+                    folder.write_path(&name, &mut path);
+                    if delete(self.run, &directory, &name, &mut path, wanted) == Deleted::All {
+                        folder.touch();
+                    }
+                }
+            }
+            Err(error) => {
+                let failure = self.run.target_failure(&folder.path, "remove what is in it", error);
+                self.run.problem(&folder.path, &failure);
+            }
+        }
+    }
+
+    pub(super) fn refuse_name(&mut self) {
+        let message = "its name is not the name of a file here; it is left out".to_owned();
+        let failure = Failure { kind: IncidentKind::Unreadable, message };
+        self.run.problem(self.walk.path(), &failure);
+    }
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the tail of one function, which has them all at hand"
+)]
+fn enter_existing(
+    run: &Run<'_>,
+    parent: &Arc<Folder>,
+    parent_directory: &TargetDirectory,
+    entry: &Entry,
+    existing: Option<Stat>,
+    metadata: Metadata,
+    wanted: Wanted,
+    path: &[u8],
+) -> io::Result<Level> {
+    let name = entry.name.as_slice();
+    let mut is_opened_up = false;
+    if let Some(stat) = existing
+        && !run.options.dry_run
+        && platform::effective_uid() != 0
+        && stat.uid == platform::effective_uid()
+        && stat.mode & 0o700 != 0o700
+    {
+        // An earlier restore has closed it already. It gets its own permissions at the end.
+        let opened_up = TargetMetadata {
+            owner: None,
+            mode: stat.mode | 0o700,
+            xattrs: None,
+            mtime: stat.mtime,
+            flags: 0,
+        };
+        is_opened_up = parent_directory.apply_metadata(name, &opened_up)?.is_empty();
+    }
+    let directory = parent_directory.open_child(name)?;
+    let mut names = Names::default();
+    directory.read_names(&mut names)?;
+    let gives_acl = gives_acl(&directory);
+    let folder = Folder::new(path.to_vec(), Some(parent), Some(metadata), false, gives_acl);
+    run.target.keep(&folder, directory);
+    if wanted == Wanted::Yes || is_opened_up {
+        folder.touch();
+    }
+    let may_delete = run.may_delete_in(path);
+    Ok(Level { names, may_delete, ..Level::new(LevelFolder::Ready(folder), wanted) })
+}
