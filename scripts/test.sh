@@ -3,15 +3,18 @@
 #
 #     ./scripts/test.sh
 #
-# Needs a Rust toolchain. What else is missing (a C compiler, rustfmt, clippy) is installed. Tests run under
-# cargo-nextest where it is installed, and under cargo's own runner otherwise.
+# Needs a Rust toolchain. What else is missing (a C compiler, rustfmt, clippy, the clients of put.io that the
+# emulator is tested with) is installed. Tests run under cargo-nextest where it is installed, and under cargo's
+# own runner otherwise.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/tools.sh
 need_rust
 need_compiler
+need_acl
 need_component rustfmt cargo-fmt
 need_component clippy cargo-clippy
+need_foreign_clients
 
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 

