@@ -18,6 +18,8 @@ pub enum ErrorKind {
     RateLimited,
     /// The store's answer contradicts itself or a checksum.
     Corrupt,
+    /// The store has lost this object's bytes; asking again cannot help.
+    Lost,
     /// Another operation holds the lock.
     Locked,
     /// Sign-in is needed.
@@ -135,6 +137,7 @@ impl fmt::Display for Error {
             ErrorKind::Full => ": the storage is full",
             ErrorKind::RateLimited => ": too many requests",
             ErrorKind::Corrupt => ": the storage's answer is corrupt",
+            ErrorKind::Lost => ": the storage has lost its bytes",
             ErrorKind::Locked => ": another operation holds the lock",
             ErrorKind::Unauthorized => ": sign-in is needed",
             ErrorKind::Other => "",

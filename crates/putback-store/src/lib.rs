@@ -141,8 +141,9 @@ pub trait Store: Send + Sync {
     /// Folder and root as for [`Store::write`].
     fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, Error>;
 
-    /// Finishes the objects whose bytes an interrupted run had all gathered and begun to send, and
-    /// returns them. A store that keeps nothing between runs has none.
+    /// Finishes whole objects that an interrupted run had begun to send, and returns them; what is
+    /// damaged or belongs elsewhere is given up. Objects of processes that live are left alone.
+    /// A store that keeps nothing between runs has none.
     fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
         Ok(Vec::new())
     }

@@ -31,6 +31,8 @@ pub enum Call {
     Append,
     /// [`Upload::finish`](crate::Upload::finish)
     Finish,
+    /// [`Store::resume_uploads`](crate::Store::resume_uploads)
+    ResumeUploads,
     /// [`Store::delete`](crate::Store::delete)
     Delete,
     /// [`Store::space`](crate::Store::space)
@@ -47,7 +49,9 @@ impl Call {
             Self::List => Operation::List,
             Self::Stat => Operation::Stat,
             Self::Read | Self::ReadAll => Operation::Read,
-            Self::Write | Self::Upload | Self::Append | Self::Finish => Operation::Write,
+            Self::Write | Self::Upload | Self::Append | Self::Finish | Self::ResumeUploads => {
+                Operation::Write
+            }
             Self::Delete => Operation::Delete,
             Self::Create | Self::Space | Self::Lock => Operation::Manage,
         }
@@ -56,7 +60,10 @@ impl Call {
     /// Whether it can change what others see.
     #[must_use]
     pub const fn is_change(self) -> bool {
-        matches!(self, Self::Create | Self::Write | Self::Finish | Self::Delete)
+        matches!(
+            self,
+            Self::Create | Self::Write | Self::Finish | Self::ResumeUploads | Self::Delete
+        )
     }
 
     /// Whether a store that may not be written to refuses it.

@@ -478,6 +478,11 @@ impl Store for FaultyStore {
         }))
     }
 
+    fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
+        let verdict = self.begin(Call::ResumeUploads, "", 0)?;
+        verdict.conclude(self.inner.resume_uploads())
+    }
+
     fn delete(&self, objects: &[ObjectInfo]) -> Result<(), Error> {
         let paths: Vec<_> = objects.iter().map(|object| object.path.as_str()).collect();
         let verdict = self.begin(Call::Delete, &paths.join(" "), 0)?;

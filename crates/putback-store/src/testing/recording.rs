@@ -176,7 +176,8 @@ impl Store for RecordingStore {
     }
 
     fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
-        self.inner.resume_uploads()
+        let bytes = |objects: &Vec<ObjectInfo>| objects.iter().map(|object| object.size).sum();
+        self.log.note(Call::ResumeUploads, "", bytes, self.inner.resume_uploads())
     }
 
     fn delete(&self, objects: &[ObjectInfo]) -> Result<(), Error> {
