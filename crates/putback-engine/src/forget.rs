@@ -4,12 +4,14 @@
 //! snapshot the reasons to keep it; one without a reason goes. Periods are those of the calendar where the
 //! snapshot was made: its own offset from UTC decides what a day is.
 //!
-//! The last snapshot of every writer in a group always stays, whatever the rules say: who can write to the
-//! storage can add as many newer snapshots as it takes to crowd the real ones out of "the last seven".
+//! The last snapshot of every writer in a group stays, whatever the rules say: who can write to the
+//! storage can add as many newer snapshots as it takes to crowd the real ones out of "the last seven". Only a group
+//! in which no rule keeps anything goes as a whole, if that is asked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use jiff::Span;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use putback_format::id::{SnapshotId, WriterId};
@@ -69,6 +71,27 @@ impl Period {
     }
 }
 
+/// A time back by the calendar: a month before March 31 is the last day of February.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Age {
+    /// Months; a year has twelve.
+    pub months: u32,
+    /// Hours; a day has 24.
+    pub hours: u64,
+}
+
+impl Age {
+    /// The seconds since 1970 of the moment that lies so far back; the earliest there is if no calendar has it.
+    fn before(self, time: Timestamp, utc_offset: i32) -> i64 {
+        let span = Span::new().try_months(i64::from(self.months));
+        let hours = i64::try_from(self.hours).unwrap_or(i64::MAX).saturating_mul(3600);
+        let offset = Offset::from_seconds(utc_offset).unwrap_or(Offset::UTC);
+        span.and_then(|span| local_time(time, utc_offset).checked_sub(span))
+            .and_then(|local| offset.to_timestamp(local))
+            .map_or(i64::MIN, |time| time.as_second().saturating_sub(hours))
+    }
+}
+
 /// How many periods a rule covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -76,8 +99,8 @@ pub enum Reach {
     Count(u32),
     /// All that have one.
     All,
-    /// Those of snapshots that are at most so many seconds older than the newest of the group.
-    Within(i64),
+    /// Those of snapshots that are at most so much older than the newest of the group.
+    Within(Age),
 }
 
 /// Keeps the newest snapshot of each of some periods.
@@ -119,6 +142,8 @@ pub struct Policy {
     pub tags: Vec<Vec<String>>,
     /// What makes a group; each is judged by itself.
     pub group_by: GroupBy,
+    /// A group in which no rule keeps anything may go as a whole.
+    pub may_empty_groups: bool,
 }
 
 impl Policy {
@@ -200,7 +225,6 @@ fn decide(members: &[&StoredSnapshot], policy: &Policy) -> Vec<Decision> {
     for rule in &policy.rules {
         keep_by_rule(members, *rule, &mut reasons);
     }
-    let mut writers: BTreeSet<WriterId> = BTreeSet::new();
     for stored in members {
         let snapshot = &stored.snapshot;
         for tags in &policy.tags {
@@ -209,12 +233,9 @@ fn decide(members: &[&StoredSnapshot], policy: &Policy) -> Vec<Decision> {
                 reasons.entry(stored.id).or_default().push(reason);
             }
         }
-        if snapshot.complete && writers.insert(snapshot.writer) {
-            let kept = reasons.entry(stored.id).or_default();
-            if kept.is_empty() {
-                kept.push("last of its machine".to_owned());
-            }
-        }
+    }
+    if !(policy.may_empty_groups && reasons.is_empty()) {
+        keep_last_of_writers(members, &mut reasons);
     }
     members
         .iter()
@@ -225,21 +246,38 @@ fn decide(members: &[&StoredSnapshot], policy: &Policy) -> Vec<Decision> {
         .collect()
 }
 
+fn keep_last_of_writers(
+    members: &[&StoredSnapshot],
+    reasons: &mut BTreeMap<SnapshotId, Vec<String>>,
+) {
+    let mut writers: BTreeSet<WriterId> = BTreeSet::new();
+    for stored in members {
+        if stored.snapshot.complete && writers.insert(stored.snapshot.writer) {
+            let kept = reasons.entry(stored.id).or_default();
+            if kept.is_empty() {
+                kept.push("last of its machine".to_owned());
+            }
+        }
+    }
+}
+
 fn keep_by_rule(
     members: &[&StoredSnapshot],
     rule: Rule,
     reasons: &mut BTreeMap<SnapshotId, Vec<String>>,
 ) {
-    let Some(newest) = members.first().map(|stored| stored.snapshot.time.seconds) else { return };
+    let Some(newest) = members.first().map(|stored| &stored.snapshot) else { return };
+    let oldest_within = match rule.reach {
+        Reach::Within(age) => age.before(newest.time, newest.utc_offset),
+        Reach::Count(_) | Reach::All => i64::MIN,
+    };
     let mut last_key = None;
     let mut kept = 0_u32;
     for (number, stored) in members.iter().enumerate() {
         let snapshot = &stored.snapshot;
         match rule.reach {
             Reach::Count(count) if kept >= count => return,
-            Reach::Within(seconds) if snapshot.time.seconds < newest.saturating_sub(seconds) => {
-                return;
-            }
+            _ if snapshot.time.seconds < oldest_within => return,
             _ => {}
         }
         let key = rule.period.key(local_time(snapshot.time, snapshot.utc_offset), number);
@@ -367,7 +405,10 @@ mod tests {
 
     #[test]
     fn rules_may_reach_back_from_the_newest() {
-        let within = |period, days: i64| Rule { period, reach: Reach::Within(days * 86_400) };
+        let within = |period, days: u64| Rule {
+            period,
+            reach: Reach::Within(Age { months: 0, hours: days * 24 }),
+        };
         check(
             &[within(Period::Each, 1)],
             &[(7, "last within"), (6, "last within"), (5, "last within")],
@@ -386,6 +427,33 @@ mod tests {
         // Without any rule everything but these goes.
         let expected = [7, 3].map(|number| (number, "last of its machine".to_owned()));
         assert_eq!(kept(&snapshots, &[]), expected);
+    }
+
+    #[test]
+    fn only_a_group_that_no_rule_keeps_anything_of_may_go_as_a_whole() {
+        let mut snapshots = year();
+        snapshots[2].snapshot.writer = WriterId::from_bytes([2; 16]);
+        let forgotten = |rules: &[Rule]| {
+            let policy =
+                Policy { rules: rules.to_vec(), may_empty_groups: true, ..Policy::default() };
+            plan(&snapshots, &policy)[0].forgotten().count()
+        };
+        assert_eq!(forgotten(&[]), 7);
+        assert_eq!(forgotten(&[count(Period::Each, 1)]), 5, "a rule keeps one: the guard holds");
+    }
+
+    #[test]
+    fn an_age_is_one_of_the_calendar() {
+        let before = |time: &str, months, hours| {
+            let time = snapshot(1, "h", time).snapshot.time;
+            let seconds = Age { months, hours }.before(time, 3600);
+            Offset::UTC.to_datetime(jiff::Timestamp::from_second(seconds).unwrap()).to_string()
+        };
+        assert_eq!(before("2025-03-31 12:00", 1, 0), "2025-02-28T12:00:00");
+        assert_eq!(before("2024-02-29 12:00", 12, 0), "2023-02-28T12:00:00");
+        assert_eq!(before("2025-01-01 00:00", 0, 25), "2024-12-30T23:00:00");
+        // 23:30 UTC of February 28 is March 1 where the snapshot was made.
+        assert_eq!(before("2025-02-28 23:30", 1, 0), "2025-01-31T23:30:00");
     }
 
     #[test]
@@ -436,7 +504,10 @@ mod tests {
         snapshots[1].snapshot.utc_offset = i32::MAX;
         let rules: Vec<Rule> = Period::ALL.map(|period| count(period, 10)).to_vec();
         assert_eq!(kept(&snapshots, &rules).len(), snapshots.len());
-        let within = [Rule { period: Period::Each, reach: Reach::Within(i64::MAX) }];
-        kept(&snapshots, &within);
+        for (months, hours) in [(u32::MAX, 0), (0, u64::MAX), (u32::MAX, u64::MAX)] {
+            let reach = Reach::Within(Age { months, hours });
+            let within = [Rule { period: Period::Each, reach }];
+            assert!(kept(&snapshots, &within).len() + 1 >= snapshots.len());
+        }
     }
 }

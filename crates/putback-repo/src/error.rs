@@ -89,6 +89,18 @@ pub enum Error {
         /// What was asked for.
         selector: String,
     },
+    /// A snapshot that is to come back was never away.
+    #[error("snapshot {} is not forgotten", .snapshot.short())]
+    NotForgotten {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
+    /// A snapshot that is to come back is gone for good.
+    #[error("snapshot {} was forgotten, and prune has removed it", .snapshot.short())]
+    Removed {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
     /// Several snapshots match.
     #[error("'{selector}' matches {} snapshots", .candidates.len())]
     Ambiguous {

@@ -82,31 +82,73 @@ impl Repository {
         Ok(found)
     }
 
-    /// Brings forgotten snapshots back: each is written again, under a new id, which is returned with the old one.
+    /// The forgotten snapshot that the beginning of an id means.
     ///
     /// # Errors
-    /// - [`Error::BlobUnknown`], [`Error::BlobDamaged`]: something that it held is gone already.
-    /// - As [`Backup::commit`]; those before the one that failed are back.
+    /// [`Error::NotForgotten`], [`Error::Removed`], [`Error::NoSnapshot`], [`Error::Ambiguous`],
+    /// [`Error::BadSelector`]; as [`Repository::forgotten`].
+    pub fn find_forgotten(&self, selector: &str) -> Result<StoredSnapshot> {
+        let is_hex =
+            selector.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        if selector.is_empty() || !is_hex {
+            return Err(Error::BadSelector { selector: selector.to_owned() });
+        }
+        let forgotten = self.marks()?.forgotten;
+        let listed = self.list_snapshot_ids()?;
+        let is_meant = |id: &&SnapshotId| id.to_string().starts_with(selector);
+        let matching: Vec<SnapshotId> =
+            listed.iter().filter(is_meant).filter(|id| forgotten.contains(id)).copied().collect();
+        match matching.as_slice() {
+            [id] => Ok(StoredSnapshot { id: *id, snapshot: self.read_snapshot(id)? }),
+            [] => Err(match listed.iter().find(is_meant) {
+                Some(id) => Error::NotForgotten { snapshot: *id },
+                None => match forgotten.iter().find(is_meant) {
+                    Some(id) => Error::Removed { snapshot: *id },
+                    None => Error::NoSnapshot { selector: selector.to_owned() },
+                },
+            }),
+            _ => Err(Error::Ambiguous { selector: selector.to_owned(), candidates: matching }),
+        }
+    }
+
+    /// Brings forgotten snapshots back: each is written again under a new id. One of which something is gone
+    /// already does not keep the others from coming back.
+    ///
+    /// # Errors
+    /// As [`Backup::commit`]; those before the one that failed are back.
     pub fn undelete(
         &self,
         snapshots: &[StoredSnapshot],
         workers: usize,
         cancel: &Cancel,
-    ) -> Result<Vec<(SnapshotId, SnapshotId)>> {
+    ) -> Result<Undeleted> {
         let backup = self.begin_backup(None, workers)?;
         let mut retained = Retained::default();
-        let mut written = Vec::new();
+        let mut report = Undeleted::default();
         for stored in snapshots {
-            backup.retain(&stored.snapshot.root, &mut retained, cancel)?;
-            let new = backup.commit_again(SnapshotDraft::from(&stored.snapshot))?;
-            written.push((stored.id, new.id));
+            match backup.retain(&stored.snapshot.root, &mut retained, cancel) {
+                Ok(()) => {
+                    let new = backup.commit_again(SnapshotDraft::from(&stored.snapshot))?;
+                    report.written.push((stored.id, new.id));
+                }
+                Err(Error::Cancelled) => {
+                    report.is_interrupted = true;
+                    break;
+                }
+                Err(error @ (Error::BlobUnknown { .. } | Error::BlobDamaged { .. })) => {
+                    // Of what it noted not all is made sure of.
+                    retained = Retained::default();
+                    report.failed.push((stored.id, error));
+                }
+                Err(error) => return Err(error),
+            }
         }
         backup.finish()?;
-        Ok(written)
+        Ok(report)
     }
 
     /// Writes a snapshot again with other words (tags, host, time, description) and the same content, then forgets
-    /// the old one.
+    /// the old one. Returns old and new ids; fewer than there are changes if it was stopped.
     ///
     /// # Errors
     /// As [`Repository::undelete`]. If forgetting fails, both are there.
@@ -129,10 +171,24 @@ impl Repository {
         });
         // Also after a failure: what has a successor should not be there twice.
         self.forget(&replaced)?;
-        result?;
+        match result {
+            Err(Error::Cancelled) => {}
+            result => result?,
+        }
         backup.finish()?;
         Ok(written)
     }
+}
+
+/// What became of snapshots that were to come back.
+#[derive(Debug, Default)]
+pub struct Undeleted {
+    /// Old ids and new ones.
+    pub written: Vec<(SnapshotId, SnapshotId)>,
+    /// Those of which something is gone.
+    pub failed: Vec<(SnapshotId, Error)>,
+    /// Stopped before its end.
+    pub is_interrupted: bool,
 }
 
 /// Pages of trees and lists that one run has made sure of.
@@ -160,6 +216,20 @@ impl Backup {
             data: self.frame_writer(BlobKind::Data),
             trees: self.frame_writer(BlobKind::Tree),
         };
+        let result = self.retain_pages(root, retained, &mut writers, cancel);
+        // Also after a failure: what was put counts as stored from then on.
+        writers.data.flush()?;
+        writers.trees.flush()?;
+        result
+    }
+
+    fn retain_pages(
+        &self,
+        root: &Entry,
+        retained: &mut Retained,
+        writers: &mut Writers,
+        cancel: &Cancel,
+    ) -> Result<()> {
         let pages_of = |entry: &Entry| match &entry.kind {
             EntryKind::Directory { pages } => pages.clone(),
             _ => Vec::new(),
@@ -174,14 +244,13 @@ impl Backup {
             }
             for entry in self.repository().read_page(&page)? {
                 if let EntryKind::File { content, .. } = &entry.kind {
-                    self.retain_content(content, retained, &mut writers)?;
+                    self.retain_content(content, retained, writers)?;
                 }
                 waiting.extend(pages_of(&entry));
             }
-            self.retain_blob(BlobKind::Tree, &page, &mut writers)?;
+            self.retain_blob(BlobKind::Tree, &page, writers)?;
         }
-        writers.data.flush()?;
-        writers.trees.flush()
+        Ok(())
     }
 
     fn retain_content(

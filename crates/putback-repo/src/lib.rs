@@ -41,6 +41,7 @@ use putback_store::{ObjectPath, Store};
 pub use check::{CheckOptions, CheckReport, Damage, ReadData};
 pub use commit::{Backup, SnapshotDraft};
 pub use error::{Error, Result};
+pub use forget::Undeleted;
 pub use index::{BlobLocation, Index, PackNumber};
 pub use index_table::PackRecord;
 pub use keys::{SlotInfo, SlotOwner};

@@ -5,7 +5,8 @@
 //! asked for, so what was deleted does not live on here; what is kept is compared with its name's hash,
 //! and with size and checksum of the listing, each time it is used. Everything may be deleted at any moment.
 //!
-//! Writing keeps nothing: what is read back after it was written must come from the store.
+//! A snapshot or mark that is written is not kept: what is read back must come from the store. Slots and
+//! configurations are, so that the command after `init` finds them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -154,7 +155,13 @@ impl Store for CachedStore {
     }
 
     fn write(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, Error> {
-        self.inner.write(path, bytes)
+        let info = self.inner.write(path, bytes)?;
+        if let Some(place) = self.place(path)
+            && [KEYS, CONFIG].contains(&path.folder())
+        {
+            keep(&place, bytes);
+        }
+        Ok(info)
     }
 
     fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, Error> {

@@ -164,8 +164,9 @@ impl Repository {
             (layout::readme(), layout::README.as_bytes()),
             (config_path, &object),
         ];
+        let cached = object_cache::layer(&store, directories);
         for (path, bytes) in &objects {
-            write_object(store.as_ref(), path, bytes)?;
+            write_object(cached.as_ref(), path, bytes)?;
         }
 
         // Where locks do not reach, another `init` may have done the same: one of the two gives way.

@@ -78,6 +78,8 @@ pub struct PruneOptions {
     pub second_look: Duration,
     /// Changes nothing.
     pub dry_run: bool,
+    /// Snapshots that a dry run takes for forgotten.
+    pub taken_for_forgotten: BTreeSet<SnapshotId>,
     /// Cores to use.
     pub workers: usize,
     /// Stops at the next safe point.
@@ -96,6 +98,7 @@ impl Default for PruneOptions {
             lag: LISTING_LAG,
             second_look: SECOND_LOOK,
             dry_run: false,
+            taken_for_forgotten: BTreeSet::new(),
             workers: 1,
             cancel: Cancel::default(),
         }
@@ -119,14 +122,24 @@ pub struct PruneReport {
     pub packs_repacked: u64,
     /// Stored bytes of these two.
     pub bytes_marked: u64,
-    /// Stored bytes of the packs that were written for them.
+    /// Stored bytes of the packs that were written for them; in a dry run an estimate.
     pub bytes_written: u64,
     /// Packs that stay although part of them is not needed.
     pub packs_partly_needed: u64,
+    /// Stored bytes that have to be read for it: of the packs that are stored anew.
+    pub bytes_repacked: u64,
+    /// How long marks stand in this run, in seconds.
+    pub grace_seconds: u64,
     /// Packs of earlier marks whose time has not come.
     pub packs_waiting: u64,
+    /// Their bytes.
+    pub bytes_waiting: u64,
     /// Seconds until the first of these marks may be carried out.
     pub seconds_to_wait: u64,
+    /// Packs of earlier marks whose time has come: what a run deletes first.
+    pub packs_due: u64,
+    /// Their bytes.
+    pub bytes_due: u64,
     /// Packs that were deleted.
     pub packs_deleted: u64,
     /// Their bytes.
@@ -193,8 +206,13 @@ impl Repository {
             return Ok(report);
         }
         let marked = run.mark_unneeded(&mut report)?;
-        if marked && options.instant && !options.dry_run && !options.cancel.is_cancelled() {
+        let goes_on = !options.dry_run && !options.cancel.is_cancelled();
+        if goes_on && marked && options.instant {
             run.carry_out_marks(&mut report)?;
+        } else if goes_on && !marked && report.packs_waiting == 0 {
+            // Nothing goes with these snapshots.
+            let (now, grace) = (clock::now(), run.grace());
+            run.delete_forgotten(|since| is_older(since, now, grace), &mut report)?;
         }
         report.is_interrupted = options.cancel.is_cancelled();
         Ok(report)
@@ -258,7 +276,9 @@ impl Run<'_> {
         let now = clock::now();
         let (due, waiting): (Vec<_>, Vec<_>) =
             self.marks()?.into_iter().partition(|mark| is_older(mark.since, now, grace));
-        report.packs_waiting = waiting.iter().map(|mark| mark.packs.len() as u64).sum();
+        report.grace_seconds = grace.as_secs();
+        (report.packs_waiting, report.bytes_waiting) = self.stored(&waiting)?;
+        (report.packs_due, report.bytes_due) = self.stored(&due)?;
         let due_in = |mark: &StandingMark| {
             let end = i128::from(mark.since.seconds) + i128::from(grace.as_secs()) + 1;
             u64::try_from(end - i128::from(now.seconds)).unwrap_or_default()
@@ -276,10 +296,27 @@ impl Run<'_> {
                 due.iter().flat_map(|mark| mark.packs.iter().copied()).collect();
             self.bury(&packs)?;
             self.delete_packs(&packs, report)?;
+            let newest = due.iter().map(|mark| mark.since).max();
             let infos: Vec<ObjectInfo> = due.into_iter().map(|mark| mark.info).collect();
             repository.store().delete(&infos)?;
+            // Later ones can come back yet: what they alone need is in no mark that was carried out.
+            self.delete_forgotten(|since| Some(since) <= newest, report)?;
         }
-        self.delete_forgotten(grace, report)
+        Ok(())
+    }
+
+    /// Packs of these marks that are there, and their bytes.
+    fn stored(&self, marks: &[StandingMark]) -> Result<(u64, u64)> {
+        if marks.is_empty() {
+            return Ok((0, 0));
+        }
+        let is_named = |info: &ObjectInfo| {
+            let id = info.path.name().parse();
+            id.is_ok_and(|id| marks.iter().any(|mark| mark.packs.contains(&id)))
+        };
+        let listed = self.repository.store().list(layout::PACKS)?;
+        let sizes = listed.iter().filter(|info| is_named(info)).map(|info| info.size);
+        Ok(sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size)))
     }
 
     /// Stores anew what a snapshot needs and only marked packs have, until two looks show the same. False if it was
@@ -392,10 +429,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Step 7: objects of snapshots that were forgotten as long ago.
-    fn delete_forgotten(&self, grace: Duration, report: &mut PruneReport) -> Result<()> {
+    /// Step 7: objects of snapshots whose forget record is of such a time.
+    fn delete_forgotten(
+        &self,
+        is_due: impl Fn(Timestamp) -> bool,
+        report: &mut PruneReport,
+    ) -> Result<()> {
         let repository = self.repository;
-        let now = clock::now();
         let mut old: BTreeSet<SnapshotId> = BTreeSet::new();
         for info in repository.store().list(layout::MARKS)? {
             let Ok(id) = info.path.name().parse::<MarkId>() else { continue };
@@ -403,7 +443,7 @@ impl Run<'_> {
             let payload = repository.read_sealed(ObjectKind::Mark, &path)?;
             let mark = Mark::decode(&payload).map_err(|error| Error::object(&path, error))?;
             let MarkKind::Forget(records) = mark.kind else { continue };
-            if is_older(later_of(mark.time, &info), now, grace) {
+            if is_due(later_of(mark.time, &info)) {
                 old.extend(records.iter().map(|record| record.snapshot));
             }
         }
@@ -432,7 +472,10 @@ impl Run<'_> {
         let candidates = plan.unneeded.iter().chain(&plan.repacked);
         report.bytes_marked = candidates.map(|pack| pack.record.size).sum::<u64>()
             + plan.unindexed.iter().map(|info| info.size).sum::<u64>();
+        report.bytes_repacked = plan.repacked.iter().map(|pack| pack.record.size).sum();
         if self.options.dry_run {
+            let unused: u64 = plan.repacked.iter().map(Candidate::unused_bytes).sum();
+            report.bytes_written = report.bytes_repacked.saturating_sub(unused);
             return Ok(false);
         }
         let repacked = self.repack(&backup, &plan)?;
@@ -474,7 +517,8 @@ impl Run<'_> {
                 let void: BTreeSet<SnapshotId> =
                     repository.void_checkpoints()?.iter().map(|stored| stored.id).collect();
                 let mut all = repository.every_snapshot()?;
-                all.retain(|stored| !void.contains(&stored.id));
+                let taken = &self.options.taken_for_forgotten;
+                all.retain(|stored| !void.contains(&stored.id) && !taken.contains(&stored.id));
                 all
             }
             false => repository.every_snapshot()?,

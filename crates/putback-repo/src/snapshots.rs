@@ -26,6 +26,16 @@ pub struct StoredSnapshot {
     pub snapshot: Snapshot,
 }
 
+impl StoredSnapshot {
+    /// Whether the other one holds the same of the same time and paths: it is this one, brought back or with other
+    /// words.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let (a, b) = (&self.snapshot, &other.snapshot);
+        a.root == b.root && a.time == b.time && a.paths == b.paths && a.complete == b.complete
+    }
+}
+
 /// Which snapshots are meant.
 #[derive(Clone, Debug, Default)]
 pub struct SnapshotFilter {
@@ -265,6 +275,8 @@ fn is_void(checkpoint: &Snapshot, all: &[StoredSnapshot]) -> bool {
             && snapshot.writer == checkpoint.writer
             && snapshot.paths == checkpoint.paths
             && snapshot.sequence > checkpoint.sequence
+            // An older one that was written again, with other tags or brought back, has a high number too.
+            && snapshot.time >= checkpoint.time
     })
 }
 

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use crate::restore::item::{Item, Piece};
 use crate::restore::queue::{Comparison, Task};
 
-/// Plain frames that one task reads.
-const FRAMES_PER_TASK: usize = 8;
 /// Items without chunks that one task makes, unless a folder ends near.
 const ITEMS_PER_TASK: Range<usize> = 64..256;
 /// Bytes of existing files that one task compares.
@@ -15,8 +13,8 @@ const COMPARED_BYTES_PER_TASK: u64 = 16 << 20;
 /// Candidates that one task compares.
 const COMPARED_PER_TASK: usize = 256;
 
-/// Cuts sorted pieces into runs of a few frames of one pack.
-pub(super) fn cut_frames(pieces: &[Piece]) -> Vec<Range<usize>> {
+/// Cuts sorted pieces into runs of at most `frames_max` frames of one pack.
+pub(super) fn cut_frames(pieces: &[Piece], frames_max: usize) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let (mut start, mut frames) = (0, 1);
     for (number, pair) in pieces.windows(2).enumerate() {
@@ -24,7 +22,7 @@ pub(super) fn cut_frames(pieces: &[Piece]) -> Vec<Range<usize>> {
         if piece.pack == next.pack && piece.frame == next.frame {
             continue;
         }
-        if piece.pack != next.pack || frames == FRAMES_PER_TASK {
+        if piece.pack != next.pack || frames == frames_max {
             runs.push(start..number + 1);
             (start, frames) = (number + 1, 0);
         }

@@ -28,7 +28,8 @@
 //!
 //! Memory: at most three windows are alive (one planned, one waiting, the end of one being carried out), each of
 //! at most `pieces_max` chunks of 64 bytes, `entries_max` entries of about 600 bytes and `bytes_max` bytes of names,
-//! attributes and inline content ([`Limits`]): some 65 MiB if all were full at once, 30 MiB for usual trees. To that come, for each worker, a request of stored frames (5 MiB) and one frame, and
+//! attributes and inline content (`Limits`): some 65 MiB if all were full at once, 30 MiB for usual trees, and twice
+//! as much where requests cost a round trip. To that come, for each worker, a request of stored frames (5 MiB) and one frame, and
 //! for each directory on the open path one page of its tree. Files with several names whose other names have not
 //! come up yet cost about 200 bytes each.
 
@@ -87,6 +88,8 @@ struct Limits {
     files_open_max: usize,
     /// Directories that are open at the same time, besides one for each worker.
     folders_open_max: usize,
+    /// Most frames of a pack that one worker reads in one go.
+    frames_per_task: usize,
 }
 
 impl Limits {
@@ -97,6 +100,16 @@ impl Limits {
         bytes_max: 8 << 20,
         files_open_max: 256,
         folders_open_max: 256,
+        frames_per_task: 8,
+    };
+    /// Where each request costs a round trip: a pack that belongs to two windows, or two tasks, is asked for twice.
+    const REMOTE: Self = Self {
+        pieces_max: 160_000,
+        entries_max: 32_000,
+        entries_first: 32_000,
+        bytes_max: 16 << 20,
+        frames_per_task: usize::MAX,
+        ..Self::DEFAULT
     };
 }
 
@@ -200,7 +213,9 @@ pub fn restore(
     options: &RestoreOptions,
     observer: &dyn Observer,
 ) -> Result<RestoreReport, Error> {
-    restore_within(Limits::DEFAULT, repository, snapshot, path, options, observer)
+    let is_remote = repository.store().capabilities().is_remote;
+    let limits = if is_remote { Limits::REMOTE } else { Limits::DEFAULT };
+    restore_within(limits, repository, snapshot, path, options, observer)
 }
 
 fn restore_within(

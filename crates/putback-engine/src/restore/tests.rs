@@ -390,6 +390,7 @@ fn nothing_depends_on_where_windows_end_or_how_many_handles_there_are() {
         bytes_max: 1 << 20,
         files_open_max: 1,
         folders_open_max: 1,
+        frames_per_task: 8,
     };
     for workers in [1, 2, 5] {
         let mut options = lab.options();
@@ -1412,7 +1413,7 @@ fn tasks_are_runs_of_a_few_frames_of_one_pack() {
                 id: putback_format::id::BlobId::from_bytes([0; 32]),
             })
             .collect();
-        assert_eq!(super::cut::cut_frames(&pieces), expected, "{frames:?}");
+        assert_eq!(super::cut::cut_frames(&pieces, 8), expected, "{frames:?}");
     };
     check(&[], &[]);
     check(&[(0, 5)], std::slice::from_ref(&(0..1)));

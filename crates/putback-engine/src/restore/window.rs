@@ -37,7 +37,7 @@ impl Planner<'_> {
         let mut pieces = draft.pieces;
         pieces.sort_unstable_by_key(|piece| (piece.pack, piece.frame, piece.offset, piece.item));
         let plain = cut_plain(&draft.plain);
-        let frames = cut_frames(&pieces);
+        let frames = cut_frames(&pieces, self.run.limits.frames_per_task);
         let window = Arc::new(Window {
             items: draft.items,
             plain: draft.plain,

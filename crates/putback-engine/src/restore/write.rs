@@ -330,9 +330,14 @@ impl<'r> Worker<'r> {
             if self.run.is_stopped() {
                 return;
             }
-            if let Err(error) = read {
+            match read {
+                Ok(()) => {}
+                // The storage cannot be reached any more: no other pack can be read either.
+                Err(putback_repo::Error::Store(error)) if !error.is_about_object() => {
+                    self.run.fail(putback_repo::Error::Store(error).into());
+                }
                 // The pack as a whole cannot be read; there may be copies elsewhere.
-                self.restore_damaged(window, rest, &error);
+                Err(error) => self.restore_damaged(window, rest, &error),
             }
         }
     }

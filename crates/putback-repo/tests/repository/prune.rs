@@ -106,12 +106,35 @@ fn a_mark_stands_for_its_time_and_is_then_carried_out() {
 }
 
 #[test]
+fn a_forgotten_snapshot_is_there_until_the_packs_go_that_it_alone_needs() {
+    let Two { repository, first, second, .. } = two();
+    repository.forget(std::slice::from_ref(&first)).unwrap();
+    // Forgotten long enough ago, but nothing of it is marked yet.
+    let report = prune(&repository, &due());
+    assert!(report.bytes_marked > 0 && report.snapshots_deleted == 0, "{report:?}");
+    assert_eq!(repository.forgotten().unwrap(), [first]);
+    let report = prune(&repository, &due());
+    assert!(report.bytes_deleted > 0 && report.snapshots_deleted == 1, "{report:?}");
+    // One that needs nothing alone goes by itself.
+    let again = SnapshotDraft::from(&second.snapshot);
+    repository.replace(&[(second, again)], 1, &Cancel::default()).unwrap();
+    let report = prune(&repository, &patient());
+    assert_eq!((report.bytes_marked, report.snapshots_deleted), (0, 0), "{report:?}");
+    let report = prune(&repository, &due());
+    assert_eq!((report.bytes_marked, report.snapshots_deleted), (0, 1), "{report:?}");
+}
+
+#[test]
 fn a_dry_run_says_what_a_run_does_and_changes_nothing() {
     let Two { repository, store, first, .. } = two();
+    let taken_for_forgotten = [first.id].into();
+    let earlier = PruneOptions { dry_run: true, taken_for_forgotten, ..instant() };
+    let earlier = prune(&repository, &earlier);
     repository.forget(&[first]).unwrap();
     let before = store.paths();
     let planned = prune(&repository, &PruneOptions { dry_run: true, ..instant() });
     assert_eq!(store.paths(), before);
+    assert_eq!(earlier, planned, "also before it is forgotten");
     let done = prune(&repository, &instant());
     assert_eq!(
         (planned.packs_unneeded, planned.packs_repacked, planned.bytes_marked),
@@ -129,8 +152,10 @@ fn a_forgotten_snapshot_comes_back_until_its_content_is_gone() {
     prune(&repository, &patient());
     // Its packs are marked by now: what is needed of them is stored anew.
     let back = repository.undelete(std::slice::from_ref(&first), 1, &Cancel::default()).unwrap();
-    assert_eq!(back[0].0, first.id);
-    let new = repository.find_snapshot(&back[0].1.to_string(), &SnapshotFilter::default()).unwrap();
+    assert_eq!(back.written[0].0, first.id);
+    let new = back.written[0].1.to_string();
+    let new = repository.find_snapshot(&new, &SnapshotFilter::default()).unwrap();
+    assert!(new.is_like(&first) && !new.is_like(&second));
     assert_eq!(new.snapshot.statistics, first.snapshot.statistics);
     prune(&repository, &due());
     assert_holds(&store, &key, &new, &all);
@@ -140,13 +165,18 @@ fn a_forgotten_snapshot_comes_back_until_its_content_is_gone() {
     repository.forget(std::slice::from_ref(&new)).unwrap();
     prune(&repository, &instant());
     assert_eq!(repository.forgotten().unwrap(), []);
-    let gone = repository.undelete(&[new], 1, &Cancel::default());
-    let error = gone.unwrap_err();
-    assert!(
-        matches!(error, Error::BlobUnknown { .. } | Error::BlobDamaged { .. }),
-        "{}",
-        describe(&error)
-    );
+    let removed = repository.find_forgotten(&new.id.to_string());
+    assert!(matches!(removed, Err(Error::Removed { snapshot }) if snapshot == new.id));
+    let there = repository.find_forgotten(&second.id.to_string());
+    assert!(matches!(there, Err(Error::NotForgotten { snapshot }) if snapshot == second.id));
+    // Of two that are to come back only one can.
+    repository.forget(std::slice::from_ref(&second)).unwrap();
+    let both = repository.undelete(&[new.clone(), second.clone()], 1, &Cancel::default()).unwrap();
+    assert!(both.failed.len() == 1 && both.failed[0].0 == new.id, "{:?}", both.failed);
+    assert!(matches!(both.failed[0].1, Error::BlobUnknown { .. } | Error::BlobDamaged { .. }));
+    assert!(both.written.len() == 1 && both.written[0].0 == second.id);
+    let second = repository.find_snapshot("latest", &SnapshotFilter::default()).unwrap();
+    assert_holds(&store, &key, &second, &rest);
     assert_clean(&open(store, &key));
 }
 
@@ -234,6 +264,28 @@ fn checkpoints_that_a_complete_snapshot_made_void_go_too() {
     let reopened = open(store, &key);
     reopened.snapshots(&SnapshotFilter::default()).unwrap();
     assert_eq!(reopened.take_warnings(), [""; 0]);
+}
+
+#[test]
+fn other_words_for_an_older_snapshot_make_no_checkpoint_void() {
+    let (repository, _, _) = repository();
+    let all = files([("a", noise(5, 10_000).as_slice())]);
+    let older = back_up(&repository, &all).unwrap();
+    let backup = repository.begin_backup(None, 1).unwrap();
+    let root = put_tree(&backup, &all).unwrap();
+    let mut later = draft(root);
+    later.time.seconds = older.snapshot.time.seconds + 1;
+    let unfinished = SnapshotDraft { complete: false, ..later.clone() };
+    let checkpoint = backup.commit(unfinished).unwrap();
+    let mut tagged = SnapshotDraft::from(&older.snapshot);
+    tagged.tags = vec!["tax".to_owned()];
+    repository.replace(&[(older, tagged)], 1, &Cancel::default()).unwrap();
+    let filter = SnapshotFilter { include_checkpoints: true, ..SnapshotFilter::default() };
+    let listed = |id| repository.snapshots(&filter).unwrap().iter().any(|stored| stored.id == id);
+    assert!(listed(checkpoint.id));
+    backup.commit(later).unwrap();
+    backup.finish().unwrap();
+    assert!(!listed(checkpoint.id), "a complete one of that time does");
 }
 
 #[test]
