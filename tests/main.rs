@@ -12,4 +12,5 @@ mod concurrency;
 mod crash;
 mod damage;
 mod harness;
+mod putio;
 mod tidy;

@@ -32,7 +32,7 @@ REQUEST_RATIO_MIN = 3.0
 # Share of what the line allows: at least, for data that cannot be compressed.
 LINE_SHARE_MIN = 0.9
 PEAK_MIB_MAX = 256
-PACK_BYTES = 64 * MIB
+PACK_BYTES = 32 * MIB
 
 
 class Emulator:
@@ -57,7 +57,7 @@ class Emulator:
         ]
         self.process = subprocess.Popen(command, stdout=(folder / "log").open("w"), stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 20
-        while not (ready.exists() and ready.read_text().endswith("}\n")):
+        while not (ready.exists() and ready.read_text().rstrip().endswith("}")):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"the emulator did not start: {folder / 'log'}")
             time.sleep(0.05)
@@ -65,9 +65,9 @@ class Emulator:
 
     def take_requests(self):
         """Requests since the last call, and their bytes."""
-        request = urllib.request.Request(f"{self.addresses['admin']}/log", method="GET")
+        request = urllib.request.Request(f"{self.addresses['admin_url']}/log", method="GET")
         entries = json.load(urllib.request.urlopen(request))
-        urllib.request.urlopen(urllib.request.Request(f"{self.addresses['admin']}/log", method="DELETE"))
+        urllib.request.urlopen(urllib.request.Request(f"{self.addresses['admin_url']}/log", method="DELETE"))
         return entries
 
     def stop(self):
@@ -92,8 +92,8 @@ class Putback:
             "PUTBACK_CACHE_DIR": str(self.folder / "cache"),
             "PUTBACK_STATE_DIR": str(self.folder / "state"),
             "PUTBACK_PUTIO_TOKEN": TOKEN,
-            "PUTBACK_PUTIO_API_URL": self.emulator.addresses["api"],
-            "PUTBACK_PUTIO_UPLOAD_URL": self.emulator.addresses["upload"],
+            "PUTBACK_PUTIO_API_URL": self.emulator.addresses["api_url"],
+            "PUTBACK_PUTIO_UPLOAD_URL": self.emulator.addresses["upload_url"],
         }
 
     def command(self, *arguments):
@@ -129,7 +129,7 @@ class Restic:
             "RCLONE_CONFIG": str(self.folder / "home/rclone.conf"),
             "RCLONE_CONFIG_PUTIO_TYPE": "putio",
             "RCLONE_CONFIG_PUTIO_TOKEN": token,
-            "HTTPS_PROXY": self.emulator.addresses["proxy"],
+            "HTTPS_PROXY": self.emulator.addresses["proxy_url"],
             "SSL_CERT_FILE": str(self.emulator.certificate),
         }
 

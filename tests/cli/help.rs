@@ -6,6 +6,14 @@ use crate::harness::TestEnvironment;
 pub(crate) const COMMANDS: &[&str] = &[
     "",
     "init",
+    "login",
+    "storage",
+    "storage add",
+    "storage list",
+    "storage show",
+    "storage reconnect",
+    "storage remove",
+    "storage about",
     "backup",
     "restore",
     "snapshots",
@@ -18,6 +26,10 @@ pub(crate) const COMMANDS: &[&str] = &[
     "repo",
     "repo info",
     "check",
+    "forget",
+    "undelete",
+    "prune",
+    "tag",
     "key",
     "key add",
     "key list",
@@ -32,6 +44,10 @@ pub(crate) const COMMANDS: &[&str] = &[
     "man",
     "version",
 ];
+
+/// Flags that are about one service, which is in the names of their variables.
+const OF_PUTIO: &[&str] =
+    &["client-id", "client-secret-file", "token-file", "token-command", "api-url", "upload-url"];
 
 fn help(command: &str) -> String {
     let environment = TestEnvironment::new();
@@ -64,7 +80,9 @@ fn every_flag_is_shown_with_its_environment_variable() {
             let Some(flag) = flag.filter(|flag| !matches!(*flag, "help" | "version")) else {
                 return;
             };
-            let variable = format!("[env: PUTBACK_{}", flag.replace('-', "_").to_uppercase());
+            let service = if OF_PUTIO.contains(&flag) { "PUTIO_" } else { "" };
+            let name = flag.replace('-', "_").to_uppercase();
+            let variable = format!("[env: PUTBACK_{service}{name}");
             assert!(
                 described.contains(&variable),
                 "--{flag} of '{command}' does not name its variable:{described}"

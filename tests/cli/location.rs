@@ -9,7 +9,9 @@ fn a_storage_or_scheme_that_is_not_supported_is_never_taken_for_a_folder() {
         .run(["--repo", "putio:backup", "init"])
         .code(2)
         .complains("no storage 'putio' is configured")
-        .complains("hint: if 'putio:...' is a folder, write it with a leading ./");
+        .complains(
+            "hint: `putback login` adds it; if 'putio:...' is a folder, write it with a leading ./",
+        );
     environment
         .run(["--repo", "s3://bucket", "init"])
         .code(2)

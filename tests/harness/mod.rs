@@ -1,5 +1,6 @@
 //! Runs the real program in a home of its own, and says what it printed.
 
+pub(crate) mod putio;
 pub(crate) mod schema;
 
 use std::ffi::{OsStr, OsString};

@@ -14,8 +14,10 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 
 use crate::commands::Command;
-use crate::config::Layers;
+use crate::config::{self, Layers};
 use crate::report::Failure;
+use crate::storages::limits::Limits;
+use crate::storages::{self, Storages};
 use crate::ui::progress::Cadence;
 use crate::ui::text;
 
@@ -34,7 +36,8 @@ use crate::ui::text;
         putback --repo /mnt/disk/backup init\n  \
         putback --repo /mnt/disk/backup backup ~/Documents ~/Pictures\n  \
         putback --repo /mnt/disk/backup snapshots\n  \
-        putback --repo /mnt/disk/backup restore latest --target /tmp/restored\n\
+        putback --repo /mnt/disk/backup restore latest --target /tmp/restored\n  \
+        putback login && putback --repo putio:backups/laptop init\n\
         \n\
         Every flag can also be given as an environment variable, or under its name in the\n\
         configuration file; lists in environment variables have one value a line.\n\
@@ -54,7 +57,7 @@ pub(crate) struct Cli {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalArgs {
-    /// Repository: a folder, or file:///path
+    /// Repository: a folder, file:///path, or STORAGE:PATH, as in putio:backups/laptop
     #[arg(short, long, global = true, env = "PUTBACK_REPO", value_name = "LOCATION")]
     pub(crate) repo: Option<OsString>,
     /// File that holds the location of the repository
@@ -118,6 +121,8 @@ pub(crate) struct GlobalArgs {
     #[arg(long, global = true, env = "PUTBACK_THREADS", value_name = "N",
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
 }
 
 impl GlobalArgs {
@@ -143,7 +148,7 @@ impl GlobalArgs {
             "verbose" => Some(self.verbose.to_string()),
             "progress_fps" => Some(self.progress_fps.to_string()),
             "threads" => self.threads.map(|value| value.to_string()),
-            _ => None,
+            _ => self.limits.shown(id),
         };
         value.into_iter().collect()
     }
@@ -249,6 +254,7 @@ pub(crate) struct Parsed {
     pub(crate) global: GlobalArgs,
     pub(crate) command: Command,
     pub(crate) origins: Origins,
+    pub(crate) storages: Storages,
 }
 
 /// Why there is no [`Parsed`].
@@ -280,14 +286,17 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, StartError> {
     let matches = plain.clone().try_get_matches_from(&arguments)?;
     let cli = Cli::from_arg_matches(&matches)?;
     let layers = match cli.command.uses_configuration() {
+        true if cli.command.makes_configuration() => Layers::load_if_any(&cli.global, &plain)?,
         true => Layers::load(&cli.global, &plain)?,
         false => None,
     };
-    let Some(layers) = layers else {
+    let Some(mut layers) = layers else {
         let mut origins = Origins::default();
         origins.collect(&matches, None, "");
-        return Ok(Parsed { global: cli.global, command: cli.command, origins });
+        let storages = storages_of(&cli, Vec::new())?;
+        return Ok(Parsed { global: cli.global, command: cli.command, origins, storages });
     };
+    let configured = layers.take_storages();
     let matches = layers
         .apply(plain)
         .try_get_matches_from(&arguments)
@@ -296,7 +305,17 @@ pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Parsed, StartError> {
     let cli = Cli::from_arg_matches(&matches)?;
     let mut origins = Origins::default();
     origins.collect(&matches, Some(&layers), "");
-    Ok(Parsed { global: cli.global, command: cli.command, origins })
+    let storages = storages_of(&cli, configured)?;
+    Ok(Parsed { global: cli.global, command: cli.command, origins, storages })
+}
+
+/// What the configuration has, and what the environment adds to it.
+fn storages_of(cli: &Cli, configured: Vec<storages::Storage>) -> anyhow::Result<Storages> {
+    if !cli.command.uses_configuration() {
+        return Ok(Storages::default());
+    }
+    let file = cli.global.config.clone().or_else(config::default_path);
+    Ok(Storages::new(file, configured)?)
 }
 
 /// The whole command line, as clap has it, ready to parse.
@@ -368,6 +387,16 @@ pub(crate) fn owned(text: String) -> Str {
 mod tests {
     use super::*;
 
+    /// Flags that are about one service, which is in the names of their variables.
+    const OF_PUTIO: &[&str] = &[
+        "client-id",
+        "client-secret-file",
+        "token-file",
+        "token-command",
+        "api-url",
+        "upload-url",
+    ];
+
     fn every_command(command: &clap::Command, visit: &mut impl FnMut(&clap::Command)) {
         visit(command);
         for sub in command.get_subcommands() {
@@ -386,7 +415,9 @@ mod tests {
         every_command(&Cli::command(), &mut |command| {
             for arg in command.get_arguments() {
                 let Some(long) = long_name(arg) else { continue };
-                let expected = format!("PUTBACK_{}", long.replace('-', "_").to_uppercase());
+                let service = if OF_PUTIO.contains(&long) { "PUTIO_" } else { "" };
+                let name = long.replace('-', "_").to_uppercase();
+                let expected = format!("PUTBACK_{service}{name}");
                 let found = arg.get_env().map(|name| name.to_string_lossy().into_owned());
                 assert_eq!(
                     found.as_deref(),

@@ -1,4 +1,5 @@
-//! The configuration file: `[defaults]` and `[profile.NAME]`, with the long flags as keys.
+//! The configuration file: `[defaults]` and `[profile.NAME]`, with the long flags as keys, and the
+//! tables of [`crate::storages`].
 //!
 //! ```toml
 //! [defaults]
@@ -26,6 +27,7 @@ use toml::{Table, Value};
 
 use crate::args::{self, GlobalArgs, Origin};
 use crate::report::Failure;
+use crate::storages::{Storage, table};
 use crate::ui::text;
 
 /// Folders of this user for this program.
@@ -45,6 +47,8 @@ pub(crate) struct Layers {
     profiles: Vec<String>,
     /// By table (empty for flags of every command, else `backup`, `key.add`) and id of the flag.
     values: HashMap<(String, String), Layered>,
+    /// `[storages.NAME]`.
+    storages: Vec<Storage>,
 }
 
 /// A value and where it was found.
@@ -79,6 +83,17 @@ impl Layers {
         Ok(Some(Self::read(path, &content, global.profile.as_deref(), command)?))
     }
 
+    /// The same for a command that makes the file if there is none, even where it was asked for.
+    pub(crate) fn load_if_any(
+        global: &GlobalArgs,
+        command: &clap::Command,
+    ) -> anyhow::Result<Option<Self>> {
+        match &global.config {
+            Some(path) if global.profile.is_none() && !path.try_exists()? => Ok(None),
+            _ => Self::load(global, command),
+        }
+    }
+
     fn read(
         path: PathBuf,
         content: &str,
@@ -92,6 +107,7 @@ impl Layers {
         })?;
         let mut reader = Reader { path: &path, command, values: HashMap::new() };
         let mut profiles = Vec::new();
+        let mut storages = Vec::new();
         for (key, value) in &table {
             match key.as_str() {
                 "defaults" => reader.table(value, "[defaults]", (Origin::Defaults, true))?,
@@ -105,13 +121,16 @@ impl Layers {
                         reader.table(value, &shown, (Origin::Profile, profile == Some(name)))?;
                     }
                 }
+                "storages" => storages = table::read(&path, value)?,
                 unknown if value.is_table() && command.find_subcommand(unknown).is_some() => {
                     return Err(reader.outside_a_profile(unknown, unknown));
                 }
                 unknown if command.get_arguments().any(|arg| key_of(arg) == Some(unknown)) => {
                     return Err(reader.outside_a_profile(unknown, ""));
                 }
-                unknown => return Err(reader.unknown(unknown, "", &["defaults", "profile"])),
+                unknown => {
+                    return Err(reader.unknown(unknown, "", &["defaults", "profile", "storages"]));
+                }
             }
         }
         let values = reader.values;
@@ -129,7 +148,12 @@ impl Layers {
                 None => Failure::usage(message),
             });
         }
-        Ok(Self { path, profiles, values })
+        Ok(Self { path, profiles, values, storages })
+    }
+
+    /// The storages in the file; a second call has none.
+    pub(crate) fn take_storages(&mut self) -> Vec<Storage> {
+        std::mem::take(&mut self.storages)
     }
 
     /// What the same file says for another profile.

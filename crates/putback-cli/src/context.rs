@@ -16,6 +16,7 @@ use crate::interrupt::Interrupt;
 use crate::location;
 use crate::password::{self, Secret};
 use crate::report::{self, Failure};
+use crate::storages::Storages;
 use crate::ui::Ui;
 
 /// Longest location that a file or command may give.
@@ -30,14 +31,15 @@ pub(crate) struct Context {
     pub(crate) ui: Ui,
     pub(crate) global: GlobalArgs,
     pub(crate) origins: Origins,
+    pub(crate) storages: Storages,
     pub(crate) interrupt: Interrupt,
 }
 
 impl Context {
     /// Costs nothing; nothing is read yet.
-    pub(crate) fn new(global: GlobalArgs, origins: Origins) -> Self {
+    pub(crate) fn new(global: GlobalArgs, origins: Origins, storages: Storages) -> Self {
         let ui = Ui::new(global.json, global.quiet, global.verbose, global.progress_fps);
-        Self { ui, global, origins, interrupt: Interrupt::default() }
+        Self { ui, global, origins, storages, interrupt: Interrupt::default() }
     }
 
     /// The repository's location as the user gave it.
@@ -67,7 +69,7 @@ impl Context {
     /// The store of the repository.
     pub(crate) fn store(&self) -> anyhow::Result<(Arc<dyn Store>, OsString)> {
         let location = self.location()?;
-        Ok((location::open_store(&location)?, location))
+        Ok((location::open_store(self, &location)?, location))
     }
 
     /// Opens the repository, asking for its password if need be, and shows what it noticed.

@@ -25,11 +25,14 @@ struct State {
     cancel: Option<(Cancel, &'static str)>,
     /// Files that nobody asked for.
     leftovers: Vec<PathBuf>,
+    /// As it was when the program began.
+    terminal: Option<Terminal>,
 }
 
 impl Interrupt {
     /// From now on interrupts lead to what this says.
     pub(crate) fn watch(&self, ui: &Ui) -> anyhow::Result<()> {
+        self.state().terminal = Terminal::current();
         let (interrupt, ui) = (self.clone(), ui.clone());
         ctrlc::set_handler(move || interrupt.come(&ui))?;
         Ok(())
@@ -67,14 +70,14 @@ impl Interrupt {
                 cancel.cancel();
                 ui.notice(&format!("{until_then}; press again to stop at once"));
             }
-            Some(_) => end_now(),
+            Some(_) => end_now(&state),
             None => {
                 for leftover in &state.leftovers {
                     // It may have got its final name a moment ago.
                     let _ = fs_err::remove_file(leftover);
                 }
                 ui.ended_by_interrupt();
-                end_now();
+                end_now(&state);
             }
         }
     }
@@ -82,6 +85,49 @@ impl Interrupt {
 
 /// Ends the program although something runs: what it had stored is safe without it.
 #[expect(clippy::exit, clippy::disallowed_methods, reason = "the user asked for it")]
-fn end_now() {
+fn end_now(state: &State) {
+    if let Some(terminal) = &state.terminal {
+        terminal.restore();
+    }
     std::process::exit(i32::from(code::INTERRUPTED));
+}
+
+/// The settings of the terminal. A question for a secret changes them while it waits: nothing is
+/// shown, and Ctrl-C is a character like others. Whoever ends the program meanwhile would leave a
+/// shell in which nobody sees what they type.
+#[cfg(unix)]
+struct Terminal {
+    file: fs_err::File,
+    settings: rustix::termios::Termios,
+}
+
+#[cfg(unix)]
+impl Terminal {
+    fn current() -> Option<Self> {
+        let file = fs_err::File::open("/dev/tty").ok()?;
+        let settings = rustix::termios::tcgetattr(&file).ok()?;
+        Some(Self { file, settings })
+    }
+
+    fn restore(&self) {
+        use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+        // A program in the background would be stopped for changing anything.
+        let is_changed = tcgetattr(&self.file)
+            .is_ok_and(|settings| settings.local_modes != self.settings.local_modes);
+        if is_changed {
+            let _ = tcsetattr(&self.file, OptionalActions::Now, &self.settings);
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Terminal;
+
+#[cfg(not(unix))]
+impl Terminal {
+    fn current() -> Option<Self> {
+        None
+    }
+
+    fn restore(&self) {}
 }

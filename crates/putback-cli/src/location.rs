@@ -1,8 +1,8 @@
 //! From a location that the user wrote to a store.
 //!
-//! A plain path or `file:///...` is a folder on a local disk. `name:path` and other schemes are
-//! recognised so that a mistyped or not yet supported one is never taken for a folder; further
-//! services plug in at [`open_store`].
+//! A plain path or `file:///...` is a folder on a local disk, `name:path` a folder of a storage that
+//! the configuration names. Other schemes are recognised so that a mistyped or not yet supported one
+//! is never taken for a folder; further services plug in at [`open_store`].
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -12,7 +12,9 @@ use putback_store::Store;
 use putback_store::local::LocalStore;
 
 use crate::bytes;
+use crate::context::Context;
 use crate::report::Failure;
+use crate::storages::open;
 use crate::ui::text;
 
 /// What a location means.
@@ -20,8 +22,8 @@ use crate::ui::text;
 enum Location {
     /// A folder.
     Local(PathBuf),
-    /// A storage that the configuration names.
-    Storage(String),
+    /// A storage that the configuration names, and a folder in it.
+    Storage { name: String, path: String },
     /// A service by its scheme.
     Scheme(String),
 }
@@ -30,12 +32,12 @@ enum Location {
 pub(crate) fn local_folder(location: &OsStr) -> anyhow::Result<Option<PathBuf>> {
     Ok(match parse(location)? {
         Location::Local(path) => Some(path),
-        Location::Storage(_) | Location::Scheme(_) => None,
+        Location::Storage { .. } | Location::Scheme(_) => None,
     })
 }
 
 /// Opens the store at `location`; nothing is read yet.
-pub(crate) fn open_store(location: &OsStr) -> anyhow::Result<Arc<dyn Store>> {
+pub(crate) fn open_store(context: &Context, location: &OsStr) -> anyhow::Result<Arc<dyn Store>> {
     match parse(location)? {
         Location::Local(path) => {
             let path = std::path::absolute(&path).map_err(|error| {
@@ -43,16 +45,30 @@ pub(crate) fn open_store(location: &OsStr) -> anyhow::Result<Arc<dyn Store>> {
             })?;
             Ok(Arc::new(LocalStore::new(path)))
         }
-        Location::Storage(name) => Err(Failure::usage_with(
-            format!("no storage '{name}' is configured; this version has local disks only"),
-            format!("if '{name}:...' is a folder, write it with a leading ./"),
-        )
-        .into()),
+        Location::Storage { name, path } => {
+            let storage =
+                context.storages.get(&name).map_err(|failure| or_folder(failure, &name))?;
+            open::store(context, storage, &path)
+        }
         Location::Scheme(scheme) => Err(Failure::usage_with(
             format!("this version of putback does not support '{scheme}://' locations"),
-            "give a folder, as a path or as file:///path",
+            "give a folder, as a path or as file:///path, or STORAGE:PATH",
         )
         .into()),
+    }
+}
+
+/// A name that no storage has may be meant as a part of a folder's.
+fn or_folder(failure: Failure, name: &str) -> Failure {
+    match failure {
+        Failure::Usage { message, hint } => {
+            let folder = format!("if '{name}:...' is a folder, write it with a leading ./");
+            Failure::Usage {
+                message,
+                hint: Some(hint.map_or_else(|| folder.clone(), |hint| format!("{hint}; {folder}"))),
+            }
+        }
+        other => other,
     }
 }
 
@@ -71,7 +87,9 @@ fn parse(location: &OsStr) -> Result<Location, Failure> {
         return Ok(Location::Local(PathBuf::from(location)));
     }
     let Some(rest) = raw[colon..].strip_prefix(b"://") else {
-        return Ok(Location::Storage(text::printable(&name)));
+        let path = std::str::from_utf8(&raw[colon + 1..])
+            .map_err(|_| Failure::usage(format!("the path in {} is not UTF-8", shown(location))))?;
+        return Ok(Location::Storage { name: text::printable(&name), path: path.to_owned() });
     };
     if !name.eq_ignore_ascii_case("file") {
         return Ok(Location::Scheme(text::printable(&name)));
@@ -116,6 +134,10 @@ mod tests {
     #[test]
     fn a_location_is_a_folder_unless_it_names_a_storage_or_a_scheme() {
         let local = |path: &str| Location::Local(PathBuf::from(path));
+        let storage = |name: &str, path: &str| Location::Storage {
+            name: name.to_owned(),
+            path: path.to_owned(),
+        };
         for (text, expected) in [
             ("/srv/backup", local("/srv/backup")),
             ("backup", local("backup")),
@@ -124,7 +146,9 @@ mod tests {
             (":odd", local(":odd")),
             ("file:///srv/my%20backup", local("/srv/my backup")),
             ("FILE://localhost/srv", local("/srv")),
-            ("putio:backup", Location::Storage("putio".to_owned())),
+            ("putio:backup/a:b", storage("putio", "backup/a:b")),
+            ("putio:", storage("putio", "")),
+            ("putio:/backup", storage("putio", "/backup")),
             ("s3://bucket/x", Location::Scheme("s3".to_owned())),
         ] {
             assert_eq!(parse(OsStr::new(text)).unwrap(), expected, "{text}");

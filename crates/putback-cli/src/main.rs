@@ -13,6 +13,8 @@ mod interrupt;
 mod location;
 mod password;
 mod report;
+mod sign_in;
+mod storages;
 mod ui;
 
 use std::process::ExitCode;
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
         Err(args::StartError::CommandLine(error)) => return report::command_line(&error),
         Err(args::StartError::Failed(error)) => return report::failed(&Ui::early(), &error),
     };
-    let context = Context::new(parsed.global, parsed.origins);
+    let context = Context::new(parsed.global, parsed.origins, parsed.storages);
     let watched = context.interrupt.watch(&context.ui);
     let result = watched.and_then(|()| commands::run(&context, parsed.command));
     context.interrupt.settle();

@@ -12,6 +12,7 @@ use putback_repo::Error as RepositoryError;
 use putback_store::{Error as StoreError, ErrorKind};
 use thiserror::Error;
 
+use crate::storages;
 use crate::ui::{Ui, json, text};
 
 /// What a command that did not fail leads to.
@@ -78,6 +79,34 @@ pub(crate) enum Failure {
     /// No source of a password was given and there is no terminal to ask.
     #[error("no password was given, and there is no terminal to ask for it")]
     NoPassword,
+    /// Nobody has signed in to a storage, or its token is refused.
+    #[error("{message}")]
+    SignIn {
+        /// What happened.
+        message: String,
+        /// What the user can do.
+        hint: String,
+    },
+    /// A new token is refused.
+    #[error("{message}")]
+    Refused {
+        /// What happened.
+        message: String,
+        /// What the user can do.
+        hint: String,
+        /// What the service said.
+        source: Box<putio::Error>,
+    },
+    /// The service behind a storage refused or failed.
+    #[error("{message}")]
+    Service {
+        /// What was asked of it.
+        message: String,
+        /// The storage.
+        storage: String,
+        /// What it said.
+        source: Box<putio::Error>,
+    },
     /// Somebody pressed Ctrl-C where something was asked for.
     #[error("interrupted")]
     Interrupted,
@@ -161,7 +190,7 @@ pub(crate) fn failed(ui: &Ui, error: &anyhow::Error) -> ExitCode {
         ui.interrupted(&lines.join(": "));
         return ExitCode::from(code);
     }
-    let hint = hint(error);
+    let hint = hint(ui, error);
     let message = if lines.is_empty() { String::new() } else { lines.remove(0) };
     if ui.is_json() {
         ui.json_error(&json::ExitError {
@@ -236,6 +265,8 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(failure) = failure(error) {
         return match failure {
             Failure::Usage { .. } => code::USAGE,
+            Failure::SignIn { .. } | Failure::Refused { .. } => code::SIGN_IN,
+            Failure::Service { source, .. } => service_code(&source.kind),
             Failure::KeyFile { .. } => code::WRONG_PASSWORD,
             Failure::Interrupted => code::INTERRUPTED,
             Failure::Other { .. }
@@ -276,10 +307,62 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
 }
 
-fn hint(error: &anyhow::Error) -> Option<String> {
+fn service_code(kind: &putio::ErrorKind) -> u8 {
+    match kind {
+        putio::ErrorKind::Unauthorized => code::SIGN_IN,
+        putio::ErrorKind::Full => code::FULL,
+        putio::ErrorKind::Cancelled => code::INTERRUPTED,
+        _ => code::FAILED,
+    }
+}
+
+/// What can be done about an answer of put.io.
+fn service_hint(kind: &putio::ErrorKind, storage: Option<&str>) -> Option<String> {
+    let hint = match kind {
+        putio::ErrorKind::Unauthorized => return Some(sign_in_hint(storage)),
+        putio::ErrorKind::Full => {
+            "make room in the account, its trash included; earlier snapshots are not affected"
+        }
+        putio::ErrorKind::PaymentRequired => {
+            "the account needs a plan before anything more can be stored: https://app.put.io"
+        }
+        putio::ErrorKind::RateLimited => "wait a little and try again; --tpslimit asks more slowly",
+        putio::ErrorKind::CaptchaNeeded { .. } => {
+            "open that page in a browser, then run the command again"
+        }
+        putio::ErrorKind::Network => {
+            "is there a connection? HTTPS_PROXY names a proxy, --cacert its certificate"
+        }
+        putio::ErrorKind::Server => "put.io has a problem of its own; try again later",
+        putio::ErrorKind::Expired => "begin again: the code was not confirmed in time",
+        _ => return None,
+    };
+    Some(hint.to_owned())
+}
+
+/// How to sign in to a storage again.
+pub(crate) fn sign_in_hint(storage: Option<&str>) -> String {
+    let is_set = std::env::var_os(storages::TOKEN_VARIABLE).is_some_and(|value| !value.is_empty());
+    match storage {
+        Some(storages::DEFAULT_NAME) if is_set => {
+            format!("put a token that is valid into {}", storages::TOKEN_VARIABLE)
+        }
+        Some(name) => format!("sign in again: putback storage reconnect {}", text::printable(name)),
+        None => "sign in again: putback storage reconnect NAME".to_owned(),
+    }
+}
+
+/// What put.io said, if an error comes from there.
+fn service_error(error: &anyhow::Error) -> Option<&putio::Error> {
+    error.chain().find_map(|cause| cause.downcast_ref::<putio::Error>())
+}
+
+fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
     if let Some(failure) = failure(error) {
         return match failure {
             Failure::Usage { hint, .. } | Failure::Other { hint, .. } => hint.clone(),
+            Failure::SignIn { hint, .. } | Failure::Refused { hint, .. } => Some(hint.clone()),
+            Failure::Service { source, storage, .. } => service_hint(&source.kind, Some(storage)),
             Failure::NoPassword => Some(
                 "give it with --password-file, --password-command, --password-fd or \
                  PUTBACK_PASSWORD"
@@ -317,6 +400,11 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         return Some(hint.to_owned());
     }
     if let Some(store) = store_error(error) {
+        let storage = ui.remotes().only_name();
+        let said = service_error(error);
+        if let Some(hint) = said.and_then(|said| service_hint(&said.kind, storage.as_deref())) {
+            return Some(hint);
+        }
         return match store.kind {
             ErrorKind::Full => {
                 Some("make room on the storage; earlier snapshots are not affected".to_owned())
@@ -326,7 +414,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
             }
             ErrorKind::RateLimited => Some("wait a little and try again".to_owned()),
             ErrorKind::Locked => Some("wait until the other operation ends".to_owned()),
-            ErrorKind::Unauthorized => Some("sign in to the storage again".to_owned()),
+            ErrorKind::Unauthorized => Some(sign_in_hint(storage.as_deref())),
             ErrorKind::Corrupt => {
                 Some("`putback check --read-data` lists what is damaged".to_owned())
             }
@@ -355,6 +443,10 @@ fn hint(error: &anyhow::Error) -> Option<String> {
         RepositoryError::NoSnapshot { .. } => {
             "`putback snapshots` lists them; --host, --tag and --path apply here too"
         }
+        RepositoryError::NotForgotten { .. } => "it is among those that `putback snapshots` lists",
+        RepositoryError::Removed { .. } => {
+            "`putback undelete` lists those that can still be brought back"
+        }
         RepositoryError::Ambiguous { candidates, .. } => {
             let ids: Vec<String> =
                 candidates.iter().take(5).map(|id| id.to_string()[..12].to_owned()).collect();
@@ -367,7 +459,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
              folder and begin again"
         }
         RepositoryError::CommitContended => {
-            "run the backup again when nothing else changes the repository"
+            "run the command again when nothing else changes the repository"
         }
         RepositoryError::Local { .. } => {
             "--cache-dir and --state-dir choose other folders, --no-cache does without a cache"
@@ -427,5 +519,38 @@ mod tests {
         check(EngineError::Target { path: "/t".to_owned(), source: full() }, 14);
         check(full(), 14);
         check(RepositoryError::Local { path: "/c".to_owned(), source: full() }, 1);
+        for (kind, code) in [
+            (putio::ErrorKind::Unauthorized, 13),
+            (putio::ErrorKind::Full, 14),
+            (putio::ErrorKind::Network, 1),
+        ] {
+            let source = putio::Error::new(kind, "account", "").into();
+            check(
+                Failure::Service { message: String::new(), storage: "a1".to_owned(), source },
+                code,
+            );
+        }
+    }
+
+    #[test]
+    fn the_storage_to_sign_in_to_again_is_named() {
+        let ui = Ui::early();
+        let refused = || putio::Error::new(putio::ErrorKind::Unauthorized, "list", "");
+        let unauthorized = || {
+            let error =
+                StoreError { source: Some(refused().into()), ..store(ErrorKind::Unauthorized) };
+            anyhow::Error::new(EngineError::from(RepositoryError::from(error)))
+        };
+        let expected =
+            |name: &str| Some(format!("sign in again: putback storage reconnect {name}"));
+        assert_eq!(hint(&ui, &unauthorized()), expected("NAME"));
+        ui.remotes().attach("work", crate::ui::remote::Traffic::default);
+        assert_eq!(hint(&ui, &unauthorized()), expected("work"));
+        let failure = Failure::Service {
+            message: String::new(),
+            storage: "other".to_owned(),
+            source: refused().into(),
+        };
+        assert_eq!(hint(&ui, &failure.into()), expected("other"));
     }
 }

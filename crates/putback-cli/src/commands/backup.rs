@@ -498,7 +498,7 @@ fn show(context: &Context, report: &BackupReport, dry_run: bool) {
     let ui = &context.ui;
     let counts = &report.statistics;
     if ui.is_json() {
-        ui.json(&json::BackupSummary {
+        ui.json_summary(&json::BackupSummary {
             message_type: "summary",
             dry_run,
             counts: counts.into(),

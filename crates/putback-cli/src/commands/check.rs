@@ -117,7 +117,7 @@ fn show(context: &Context, report: &CheckReport, accepted: &[String]) {
         ui.damage(&damage.object, &damage.message, &lines);
     }
     if ui.is_json() {
-        ui.json(&json::CheckSummary {
+        ui.json_summary(&json::CheckSummary {
             message_type: "summary",
             num_errors: report.damages_total,
             snapshots: report.snapshots,

@@ -9,15 +9,21 @@ mod config;
 mod diff;
 mod dump;
 mod find;
+mod forget;
 mod init;
 mod key;
+mod login;
 mod ls;
 mod man;
+mod prune;
 mod repo;
 mod restore;
 mod select;
 mod snapshots;
 mod stats;
+mod storage;
+mod tag;
+mod undelete;
 mod version;
 
 use clap::Subcommand;
@@ -29,6 +35,8 @@ use crate::report::Outcome;
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Init(init::InitArgs),
+    Login(Box<login::LoginArgs>),
+    Storage(Box<storage::StorageArgs>),
     Backup(Box<backup::BackupArgs>),
     Restore(Box<restore::RestoreArgs>),
     Snapshots(snapshots::SnapshotsArgs),
@@ -40,6 +48,10 @@ pub(crate) enum Command {
     Stats(stats::StatsArgs),
     Repo(repo::RepoArgs),
     Check(check::CheckArgs),
+    Forget(Box<forget::ForgetArgs>),
+    Undelete(undelete::UndeleteArgs),
+    Prune(prune::PruneArgs),
+    Tag(tag::TagArgs),
     Key(key::KeyArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
@@ -48,6 +60,20 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether this command makes the configuration file if there is none.
+    pub(crate) fn makes_configuration(&self) -> bool {
+        match self {
+            Self::Login(_) => true,
+            Self::Storage(args) => args.is_add(),
+            _ => false,
+        }
+    }
+
+    /// Whether this command reports what it did, rather than printing what was asked for.
+    fn is_operation(&self) -> bool {
+        matches!(self, Self::Init(_) | Self::Backup(_) | Self::Restore(_) | Self::Check(_))
+    }
+
     /// Whether flags of this command may come from the configuration file. `config` looks at the
     /// file itself, and has to work when something is wrong with it.
     pub(crate) fn uses_configuration(&self) -> bool {
@@ -57,8 +83,21 @@ impl Command {
 
 /// Runs a command.
 pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Outcome> {
+    let is_operation = command.is_operation();
+    let outcome = dispatch(context, command)?;
+    if is_operation {
+        context.ui.say_traffic();
+    } else if context.ui.verbosity() > 0 {
+        context.ui.notice_traffic();
+    }
+    Ok(outcome)
+}
+
+fn dispatch(context: &Context, command: Command) -> anyhow::Result<Outcome> {
     match command {
         Command::Init(args) => init::run(context, &args),
+        Command::Login(args) => login::run(context, &args),
+        Command::Storage(args) => storage::run(context, &args),
         Command::Backup(args) => backup::run(context, *args),
         Command::Restore(args) => restore::run(context, *args),
         Command::Snapshots(args) => snapshots::run(context, &args),
@@ -70,6 +109,10 @@ pub(crate) fn run(context: &Context, command: Command) -> anyhow::Result<Outcome
         Command::Stats(args) => stats::run(context, &args),
         Command::Repo(args) => repo::run(context, &args),
         Command::Check(args) => check::run(context, &args),
+        Command::Forget(args) => forget::run(context, &args),
+        Command::Undelete(args) => undelete::run(context, &args),
+        Command::Prune(args) => prune::run(context, &args),
+        Command::Tag(args) => tag::run(context, &args),
         Command::Key(args) => key::run(context, args),
         Command::Config(args) => config::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),

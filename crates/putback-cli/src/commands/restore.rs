@@ -146,7 +146,7 @@ pub(crate) fn run(context: &Context, args: RestoreArgs) -> anyhow::Result<Outcom
 fn show(context: &Context, report: &RestoreReport, dry_run: bool) {
     let ui = &context.ui;
     if ui.is_json() {
-        ui.json(&json::RestoreSummary {
+        ui.json_summary(&json::RestoreSummary {
             message_type: "summary",
             dry_run,
             seconds_elapsed: report.duration.as_secs(),

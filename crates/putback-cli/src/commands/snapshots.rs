@@ -159,19 +159,11 @@ fn table(snapshots: &[StoredSnapshot], args: &SnapshotsArgs) -> String {
         let snapshot = &stored.snapshot;
         let counts = &snapshot.statistics;
         let files = counts.files_new + counts.files_changed + counts.files_unchanged;
-        let mut tags = joined_tags(&snapshot.tags);
-        if !snapshot.complete {
-            tags = if tags.is_empty() {
-                "(checkpoint)".to_owned()
-            } else {
-                format!("{tags} (checkpoint)")
-            };
-        }
         let mut row = vec![
             stored.id.short(),
             text::time(snapshot.time),
             text::printable(&snapshot.host),
-            tags,
+            shown_tags(snapshot),
         ];
         if !args.compact {
             row.push(files.to_string());
@@ -187,10 +179,20 @@ fn table(snapshots: &[StoredSnapshot], args: &SnapshotsArgs) -> String {
     table.render()
 }
 
-fn joined_paths(paths: &[Vec<u8>]) -> String {
+/// Tags, and whether it is a checkpoint.
+pub(crate) fn shown_tags(snapshot: &Snapshot) -> String {
+    let tags = joined_tags(&snapshot.tags);
+    match (snapshot.complete, tags.is_empty()) {
+        (true, _) => tags,
+        (false, true) => "(checkpoint)".to_owned(),
+        (false, false) => format!("{tags} (checkpoint)"),
+    }
+}
+
+pub(crate) fn joined_paths(paths: &[Vec<u8>]) -> String {
     paths.iter().map(|path| text::escaped(path)).collect::<Vec<_>>().join(", ")
 }
 
-fn joined_tags(tags: &[String]) -> String {
+pub(crate) fn joined_tags(tags: &[String]) -> String {
     text::printable(&tags.join(","))
 }

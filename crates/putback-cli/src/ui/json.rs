@@ -2,6 +2,8 @@
 //!
 //! The libraries' types do not know of it. Names are restic's where restic has the thing.
 
+pub(crate) mod storage;
+
 use putback_format::snapshot::{Snapshot as StoredSnapshot, Statistics};
 use putback_format::tree::{Entry, EntryKind};
 use putback_repo::StoredSnapshot as Stored;
@@ -307,6 +309,87 @@ pub(crate) struct GroupKey {
     pub(crate) paths: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) tags: Option<Vec<String>>,
+}
+
+/// What `forget` decided about a group.
+#[derive(Serialize)]
+pub(crate) struct ForgetGroup {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tags: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) host: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) paths: Option<Vec<String>>,
+    pub(crate) keep: Vec<Snapshot>,
+    pub(crate) remove: Vec<Snapshot>,
+    pub(crate) reasons: Vec<ForgetReason>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ForgetReason {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) matches: Vec<String>,
+}
+
+/// A snapshot that was written again.
+#[derive(Serialize)]
+pub(crate) struct Replaced {
+    pub(crate) message_type: &'static str,
+    pub(crate) old_snapshot_id: String,
+    pub(crate) new_snapshot_id: String,
+}
+
+/// A snapshot with which something could not be done.
+#[derive(Serialize)]
+pub(crate) struct SnapshotError<'a> {
+    pub(crate) message_type: &'static str,
+    pub(crate) error: ErrorMessage<'a>,
+    pub(crate) during: &'static str,
+    pub(crate) item: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct UndeleteSummary {
+    pub(crate) message_type: &'static str,
+    pub(crate) undeleted_snapshots: u64,
+    pub(crate) error_count: u64,
+    pub(crate) is_interrupted: bool,
+}
+
+#[derive(Serialize)]
+pub(crate) struct TagSummary {
+    pub(crate) message_type: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) changed_snapshots: u64,
+    pub(crate) unchanged_snapshots: u64,
+    pub(crate) is_interrupted: bool,
+}
+
+#[derive(Serialize)]
+pub(crate) struct PruneSummary {
+    pub(crate) message_type: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) snapshots: u64,
+    pub(crate) packs: u64,
+    pub(crate) bytes: u64,
+    pub(crate) blobs_needed: u64,
+    pub(crate) packs_unneeded: u64,
+    pub(crate) packs_repacked: u64,
+    pub(crate) bytes_repacked: u64,
+    pub(crate) bytes_marked: u64,
+    pub(crate) bytes_written: u64,
+    pub(crate) packs_partly_needed: u64,
+    pub(crate) packs_due: u64,
+    pub(crate) bytes_due: u64,
+    pub(crate) packs_waiting: u64,
+    pub(crate) bytes_waiting: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_deletion: Option<String>,
+    pub(crate) packs_deleted: u64,
+    pub(crate) bytes_deleted: u64,
+    pub(crate) snapshots_deleted: u64,
+    pub(crate) blobs_rescued: u64,
+    pub(crate) is_interrupted: bool,
 }
 
 /// An entry in a listing.

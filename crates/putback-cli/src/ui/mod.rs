@@ -6,6 +6,8 @@
 
 pub(crate) mod json;
 pub(crate) mod progress;
+pub(crate) mod remote;
+pub(crate) mod sign_in;
 pub(crate) mod table;
 pub(crate) mod text;
 
@@ -20,6 +22,7 @@ use serde::Serialize;
 
 use crate::report::code;
 use crate::ui::progress::Cadence;
+use crate::ui::remote::Remotes;
 
 /// The way to the user. Clones share everything.
 #[derive(Clone)]
@@ -34,6 +37,9 @@ struct Inner {
     cadence: Cadence,
     /// Bars on standard error; hidden unless an operation shows progress. Text goes around them.
     bars: MultiProgress,
+    /// Bars or lines are being drawn by an operation.
+    is_painting: AtomicBool,
+    remotes: Remotes,
     stdout_closed: AtomicBool,
     /// Whether bars are on the terminal now.
     is_drawn: AtomicBool,
@@ -52,6 +58,8 @@ impl Ui {
                 verbosity,
                 cadence,
                 bars,
+                is_painting: AtomicBool::new(false),
+                remotes: Remotes::default(),
                 stdout_closed: AtomicBool::new(false),
                 is_drawn: AtomicBool::new(false),
                 is_ending: AtomicBool::new(false),
@@ -93,6 +101,21 @@ impl Ui {
     /// Whether standard output is a terminal.
     pub(crate) fn is_stdout_terminal(&self) -> bool {
         io::stdout().is_terminal()
+    }
+
+    /// Whether standard error is a terminal.
+    pub(crate) fn is_stderr_terminal(&self) -> bool {
+        io::stderr().is_terminal()
+    }
+
+    /// Whether a person can be asked: what is typed arrives, and the question is seen.
+    pub(crate) fn can_ask(&self) -> bool {
+        !self.inner.json && io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// Whether an operation draws its progress, so that it tells of waits.
+    fn is_painting(&self) -> bool {
+        self.inner.is_painting.load(Ordering::Relaxed)
     }
 
     /// Standard output, buffered, for a listing or for bytes. [`Out::finish`] it.

@@ -18,7 +18,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use putback_format::id::SnapshotId;
 use putback_format::snapshot::IncidentKind;
 use putback_repo::{Action, Amount, Event, Observer, Phase};
+use serde::Serialize;
 
+use crate::ui::json::storage::WithTraffic;
+use crate::ui::remote::Traffic;
 use crate::ui::{Ui, json, text};
 
 /// Files that are shown as being worked on; with the two lines of the whole these are six.
@@ -73,6 +76,7 @@ pub(crate) enum Kind {
     Check,
     Dump,
     Diff,
+    Prune,
 }
 
 /// Which entries get a line of their own.
@@ -128,6 +132,7 @@ pub(crate) fn watch<T>(
     }
     std::thread::scope(|scope| {
         let painter = scope.spawn(|| progress.paint(look));
+        ui.inner.is_painting.store(look == Look::Bars, Ordering::Relaxed);
         // Also when the operation panics: the scope waits for the painter.
         let _stop = Stop { progress: &progress, painter: painter.thread().clone() };
         operation(&progress)
@@ -172,6 +177,7 @@ struct Stop<'a> {
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
+        self.progress.ui.inner.is_painting.store(false, Ordering::Relaxed);
         self.progress.is_finished.store(true, Ordering::Release);
         self.painter.unpark();
     }
@@ -210,7 +216,7 @@ impl Counters {
 }
 
 /// Names of phases, for people and for programs; the last stands for those that are not known here.
-const PHASES: [(&str, &str); 8] = [
+const PHASES: [(&str, &str); 9] = [
     ("backing up", "backup"),
     ("planning", "plan"),
     ("restoring", "restore"),
@@ -218,6 +224,7 @@ const PHASES: [(&str, &str); 8] = [
     ("checking snapshots", "check_trees"),
     ("reading packs", "check_packs"),
     ("loading index", "index"),
+    ("repacking", "repack"),
     ("working", "other"),
 ];
 
@@ -230,6 +237,7 @@ fn phase_index(phase: Phase) -> usize {
         Phase::CheckTrees => 4,
         Phase::CheckPacks => 5,
         Phase::Index => 6,
+        Phase::Repack => 7,
         _ => PHASES.len() - 1,
     }
 }
@@ -288,6 +296,11 @@ impl Observer for Progress<'_> {
             Event::PhaseStarted { phase, total } => {
                 let index = phase_index(phase);
                 if let Some(total) = total {
+                    // Prune walks the snapshots more than once.
+                    if self.kind == Kind::Prune {
+                        self.counters[index].items.store(0, Ordering::Relaxed);
+                        self.counters[index].bytes.store(0, Ordering::Relaxed);
+                    }
                     self.counters[index].set_total(total);
                 }
                 self.phase.store(index, Ordering::Relaxed);
@@ -507,19 +520,21 @@ impl<'a> Progress<'a> {
             phase_code: self.phase_names().1,
             items: match self.kind {
                 Kind::Backup | Kind::Restore => "files",
-                Kind::Check | Kind::Dump | Kind::Diff => "objects",
+                Kind::Check | Kind::Dump | Kind::Diff | Kind::Prune => "objects",
             },
             elapsed,
             done,
             total: counters.total(),
             item_bytes: match self.kind {
                 Kind::Backup | Kind::Restore => FILE_BYTES,
-                Kind::Check | Kind::Dump | Kind::Diff => 1.0,
+                Kind::Check | Kind::Dump | Kind::Diff | Kind::Prune => 1.0,
             },
             bytes_per_second: pace.bytes_per_second(),
             items_per_second: pace.items_per_second(),
             problems: self.problems.load(Ordering::Relaxed),
             current,
+            traffic: self.ui.remotes().traffic(),
+            waiting: self.ui.remotes().waiting(),
         }
     }
 
@@ -531,7 +546,7 @@ impl<'a> Progress<'a> {
         let seconds_remaining = view.remaining().map(|left| left.as_secs());
         let total = view.total.unwrap_or_default();
         let bytes = match self.kind {
-            Kind::Restore => json::line(&json::RestoreStatus {
+            Kind::Restore => view.line(&json::RestoreStatus {
                 message_type: "status",
                 phase: view.phase_code,
                 seconds_elapsed,
@@ -547,7 +562,7 @@ impl<'a> Progress<'a> {
                 error_count: view.problems,
                 current_files: current,
             }),
-            Kind::Backup => json::line(&json::BackupStatus {
+            Kind::Backup => view.line(&json::BackupStatus {
                 message_type: "status",
                 phase: view.phase_code,
                 seconds_elapsed,
@@ -560,7 +575,7 @@ impl<'a> Progress<'a> {
                 error_count: view.problems,
                 current_files: current,
             }),
-            Kind::Check | Kind::Dump | Kind::Diff => json::line(&json::Status {
+            Kind::Check | Kind::Dump | Kind::Diff | Kind::Prune => view.line(&json::Status {
                 message_type: "status",
                 phase: view.phase_code,
                 seconds_elapsed,
@@ -596,9 +611,18 @@ struct View {
     items_per_second: f64,
     problems: u64,
     current: Vec<Vec<u8>>,
+    /// What storages over a network did so far, if there are any.
+    traffic: Option<Traffic>,
+    /// What such a storage asks to wait for.
+    waiting: Option<String>,
 }
 
 impl View {
+    /// A `status` object as a line, with what storages over a network did.
+    fn line(&self, status: &impl Serialize) -> Vec<u8> {
+        json::line(&WithTraffic { object: status, traffic: self.traffic })
+    }
+
     /// How much work that is: bytes, and as many more for each entry as it takes time. Where no
     /// bytes are expected, entries alone count.
     fn work(&self, items: f64, bytes: f64) -> f64 {
@@ -629,7 +653,12 @@ impl View {
         if let Some(fraction) = self.fraction() {
             parts.push(format!("{:3.0} %", (fraction * 100.0).floor()));
         }
+        let is_read = self.total.is_some_and(|total| self.done.bytes >= total.bytes);
         match self.remaining() {
+            // What is read is not yet sent.
+            _ if is_read && self.phase_code == "backup" && self.traffic.is_some() => {
+                parts.push("sending the rest".to_owned());
+            }
             Some(left) => parts.push(format!("{} left", text::duration(left.as_secs()))),
             None => parts.push(text::duration(self.elapsed.as_secs())),
         }
@@ -649,14 +678,20 @@ impl View {
             0 => String::new(),
             total => format!(" of {}", shown(total)),
         };
-        format!(
+        let mut out = format!(
             "{}{}, {}{} {}",
             text::bytes(self.done.bytes),
             of(total.bytes, text::bytes),
             text::count(self.done.items),
             of(total.items, text::count),
             self.items,
-        )
+        );
+        let traffic = self.traffic.as_ref().map(Traffic::headline);
+        for part in self.waiting.iter().chain(&traffic) {
+            out.push_str("; ");
+            out.push_str(part);
+        }
+        out
     }
 }
 
@@ -846,13 +881,15 @@ fn problem_sentence(operation: Kind, path: &[u8], kind: IncidentKind, message: &
 /// What happened to an entry: the predicate of its path.
 fn incident_text(operation: Kind, kind: IncidentKind) -> &'static str {
     match (operation, kind) {
-        (Kind::Backup | Kind::Check, IncidentKind::Unreadable) => "could not be read",
-        (Kind::Backup | Kind::Check, IncidentKind::ChangedWhileRead) => "changed while it was read",
-        (Kind::Backup | Kind::Check, IncidentKind::Vanished) => "vanished",
-        (Kind::Backup | Kind::Check, IncidentKind::MetadataIncomplete) => {
+        (Kind::Backup | Kind::Check | Kind::Prune, IncidentKind::Unreadable) => "could not be read",
+        (Kind::Backup | Kind::Check | Kind::Prune, IncidentKind::ChangedWhileRead) => {
+            "changed while it was read"
+        }
+        (Kind::Backup | Kind::Check | Kind::Prune, IncidentKind::Vanished) => "vanished",
+        (Kind::Backup | Kind::Check | Kind::Prune, IncidentKind::MetadataIncomplete) => {
             "has metadata that could not be kept"
         }
-        (Kind::Backup | Kind::Check, IncidentKind::Lost) => "was lost",
+        (Kind::Backup | Kind::Check | Kind::Prune, IncidentKind::Lost) => "was lost",
         (Kind::Restore, IncidentKind::MetadataIncomplete) => "was restored without all metadata",
         (Kind::Restore, _) => "could not be restored",
         (Kind::Dump, IncidentKind::MetadataIncomplete) => "is in the archive, but not as it was",
@@ -889,6 +926,8 @@ mod tests {
             items_per_second: 2.0,
             problems: 0,
             current: Vec::new(),
+            traffic: None,
+            waiting: None,
         }
     }
 
@@ -910,6 +949,22 @@ mod tests {
         assert_eq!(unknown.amounts(), "1.0 KiB, 1 files");
         // More done than was expected: a source that grows.
         assert_eq!(view(Amount { items: 9, bytes: 9000 }, bytes.total).fraction(), Some(1.0));
+    }
+
+    #[test]
+    fn waits_for_a_storage_and_requests_stand_behind_the_amounts() {
+        let remote = View {
+            phase_code: "backup",
+            traffic: Some(Traffic { requests: 12, bytes_sent: 2048, ..Traffic::default() }),
+            waiting: Some("waiting 12 s for put.io's rate limit".to_owned()),
+            ..view(Amount { items: 1, bytes: 1024 }, Some(Amount { items: 1, bytes: 1024 }))
+        };
+        assert_eq!(
+            remote.amounts(),
+            "1.0 KiB of 1.0 KiB, 1 of 1 files; waiting 12 s for put.io's rate limit; \
+             12 requests, 2.0 KiB sent"
+        );
+        assert_eq!(remote.headline(), "100 %  sending the rest  1.0 KiB/s");
     }
 
     #[test]

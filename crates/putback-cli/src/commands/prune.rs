@@ -1,0 +1,336 @@
+//! `putback prune`.
+
+use std::io::{self, BufRead, IsTerminal};
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Zoned;
+use putback_format::tree::Timestamp;
+use putback_repo::prune::{GRACE, MaxUnused, PruneOptions, PruneReport};
+use putback_repo::{Error, Repository};
+
+use crate::context::Context;
+use crate::report::{Failure, Outcome};
+use crate::ui::progress::{self, Entries, Kind};
+use crate::ui::{json, text};
+
+/// Give back the room of what no snapshot needs any more
+///
+/// This takes two runs. The first marks packs, the storage's objects, that nothing needs; of packs
+/// that are needed in part it stores that part anew. A run after the grace period deletes the marked
+/// packs. So backups may run on any machine at the same time. --instant does both in one run.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+        putback prune --dry-run\n  \
+        putback prune\n  \
+        putback prune --max-unused 10% --max-repack-size 5G\n  \
+        putback prune --instant")]
+pub(crate) struct PruneArgs {
+    /// How much that nothing needs may stay in packs that are needed in part: a share of what is
+    /// needed, a size, or 'unlimited'
+    #[arg(long, env = "PUTBACK_MAX_UNUSED", value_name = "LIMIT", default_value = "5%",
+          value_parser = max_unused)]
+    max_unused: MaxUnused,
+    /// Store at most so many bytes anew in this run; the next one goes on
+    #[arg(long, env = "PUTBACK_MAX_REPACK_SIZE", value_name = "SIZE",
+          value_parser = text::parse_bytes)]
+    max_repack_size: Option<u64>,
+    /// Join small packs, also when there are few
+    #[arg(long, env = "PUTBACK_REPACK_SMALL")]
+    repack_small: bool,
+    /// Leave nothing that is not needed, whatever it costs: for secrets
+    #[arg(long, env = "PUTBACK_PURGE")]
+    purge: bool,
+    /// Delete at once what this and earlier runs have marked. On a local disk that is safe; where the
+    /// storage has no locks the grace period becomes as short as it may be, and --yes is needed
+    #[arg(long, env = "PUTBACK_INSTANT")]
+    instant: bool,
+    /// Time between mark and deletion, such as 90s, 36h or 7d; longer than any pause of a backup
+    #[arg(long, env = "PUTBACK_GRACE", value_name = "DURATION", default_value = "24h",
+          value_parser = text::parse_duration)]
+    grace: Duration,
+    /// Do not ask whether --instant is meant
+    #[arg(long, env = "PUTBACK_YES")]
+    yes: bool,
+    /// Change nothing; show what would be marked and deleted
+    #[arg(short = 'n', long, env = "PUTBACK_DRY_RUN")]
+    dry_run: bool,
+}
+
+fn max_unused(text: &str) -> Result<MaxUnused, String> {
+    let error = || "write 5%, a size such as 1G, or unlimited".to_owned();
+    if text == "unlimited" {
+        return Ok(MaxUnused::Unlimited);
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent: f64 = percent.trim().parse().map_err(|_| error())?;
+        let is_valid = percent.is_finite() && percent >= 0.0;
+        return if is_valid { Ok(MaxUnused::Percent(percent)) } else { Err(error()) };
+    }
+    text::parse_bytes(text).map(MaxUnused::Bytes).map_err(|_| error())
+}
+
+/// What `forget --prune` prunes with.
+pub(crate) fn defaults(context: &Context) -> PruneOptions {
+    PruneOptions { grace: GRACE, workers: context.workers(), ..PruneOptions::default() }
+}
+
+/// Prunes.
+pub(crate) fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome> {
+    let mut asked = vec!["grace"];
+    asked.extend(args.instant.then_some("instant"));
+    let instant = args.instant && context.origins.strongest(&asked)? != Some("grace");
+    let repository = context.open()?;
+    let options = PruneOptions {
+        max_unused: args.max_unused,
+        max_repack: args.max_repack_size,
+        repack_small: args.repack_small,
+        purge: args.purge,
+        instant,
+        grace: args.grace,
+        dry_run: args.dry_run,
+        ..defaults(context)
+    };
+    let has_locks = repository.store().capabilities().is_consistent;
+    if instant && !has_locks && !args.dry_run && !args.yes {
+        confirm(context)?;
+    }
+    prune(context, &repository, &options)
+}
+
+/// Says what `--instant` risks, and asks.
+fn confirm(context: &Context) -> anyhow::Result<()> {
+    const RISK: &str = "this storage has no locks: --instant leaves between mark and deletion only \
+                        the time that a commit may take and listings may lag. A backup of a machine \
+                        whose clock or storage does worse than that would be damaged";
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() || context.ui.is_json() {
+        return Err(Failure::usage_with(
+            RISK,
+            "give --yes if no other machine backs up there now, or leave --instant out",
+        )
+        .into());
+    }
+    context.ui.interrupted(RISK);
+    context.ui.interrupted("go on? type yes:");
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "yes" => Ok(()),
+        _ => Err(Failure::other("prune was not confirmed", "nothing was changed").into()),
+    }
+}
+
+/// Prunes, and shows what came of it.
+pub(crate) fn prune(
+    context: &Context,
+    repository: &Repository,
+    options: &PruneOptions,
+) -> anyhow::Result<Outcome> {
+    let cancel = context.interrupt.cancel("stopping at a safe point");
+    let options = PruneOptions { cancel, ..options.clone() };
+    let result = progress::watch(&context.ui, Kind::Prune, Entries::None, |observer| {
+        repository.prune(&options, observer)
+    });
+    context.show_warnings(repository);
+    let report = result.map_err(|error| {
+        let explanation = match &error {
+            Error::Damaged { .. } | Error::BlobUnknown { .. } | Error::BlobDamaged { .. } => {
+                "prune stopped: it must read every snapshot to tell what is needed, and one is damaged"
+            }
+            Error::CommitContended => "prune gave up: other machines kept writing",
+            _ => return anyhow::Error::new(error),
+        };
+        anyhow::Error::new(error).context(explanation)
+    })?;
+    show(context, &options, &report);
+    Ok(if report.is_interrupted { Outcome::Interrupted } else { Outcome::Done })
+}
+
+/// From now.
+fn time_after(seconds: u64) -> Timestamp {
+    let now = text::timestamp(&Zoned::now());
+    Timestamp { seconds: now.seconds.saturating_add_unsigned(seconds), nanoseconds: 0 }
+}
+
+/// When the first packs that are marked may go.
+fn next_deletion(options: &PruneOptions, report: &PruneReport) -> Option<Timestamp> {
+    let marked = report.packs_unneeded + report.packs_repacked;
+    let is_left = marked > 0 && !(options.instant && report.grace_seconds == 0);
+    let waiting = (report.packs_waiting > 0).then_some(report.seconds_to_wait);
+    let new = is_left.then_some(report.grace_seconds);
+    waiting.into_iter().chain(new).min().map(time_after)
+}
+
+fn show(context: &Context, options: &PruneOptions, report: &PruneReport) {
+    let ui = &context.ui;
+    let next = next_deletion(options, report);
+    if ui.is_json() {
+        ui.json(&json::PruneSummary {
+            message_type: "summary",
+            dry_run: options.dry_run,
+            snapshots: report.snapshots,
+            packs: report.packs,
+            bytes: report.bytes,
+            blobs_needed: report.blobs_needed,
+            packs_unneeded: report.packs_unneeded,
+            packs_repacked: report.packs_repacked,
+            bytes_repacked: report.bytes_repacked,
+            bytes_marked: report.bytes_marked,
+            bytes_written: report.bytes_written,
+            packs_partly_needed: report.packs_partly_needed,
+            packs_due: report.packs_due,
+            bytes_due: report.bytes_due,
+            packs_waiting: report.packs_waiting,
+            bytes_waiting: report.bytes_waiting,
+            next_deletion: next.map(text::exact_time),
+            packs_deleted: report.packs_deleted,
+            bytes_deleted: report.bytes_deleted,
+            snapshots_deleted: report.snapshots_deleted,
+            blobs_rescued: report.blobs_rescued,
+            is_interrupted: report.is_interrupted,
+        });
+        return;
+    }
+    for line in lines(options, report) {
+        ui.say(format_args!("{line}"));
+    }
+    if options.dry_run {
+        ui.say(format_args!("dry run: nothing was changed"));
+    }
+    if report.is_interrupted {
+        ui.interrupted(
+            "interrupted; every snapshot is whole, and the next prune goes on from here",
+        );
+    }
+}
+
+/// The report, for people.
+fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
+    let packs = |count: u64, bytes: u64| {
+        format!("{} ({})", text::counted(count, "pack", "packs"), text::bytes(bytes))
+    };
+    let dry = options.dry_run;
+    let is_instant = options.instant && report.grace_seconds == 0;
+    let mut lines = vec![format!(
+        "needed:   {} blobs of {}; there are {} for them",
+        text::count(report.blobs_needed),
+        text::counted(report.snapshots, "snapshot", "snapshots"),
+        packs(report.packs, report.bytes),
+    )];
+    let marked = report.packs_unneeded + report.packs_repacked;
+    if marked > 0 {
+        let unneeded = report.bytes_marked.saturating_sub(report.bytes_repacked);
+        let verb = if dry { "to mark:" } else { "marked: " };
+        if report.packs_unneeded > 0 {
+            lines.push(format!(
+                "{verb}  {} that nothing needs",
+                packs(report.packs_unneeded, unneeded)
+            ));
+        }
+        if report.packs_repacked > 0 {
+            let (stored, about) =
+                if dry { ("would be stored", "about ") } else { ("was stored", "") };
+            lines.push(format!(
+                "{verb}  {}, of which {about}{} {stored} anew",
+                packs(report.packs_repacked, report.bytes_repacked),
+                text::bytes(report.bytes_written)
+            ));
+        }
+        if !is_instant {
+            let time = text::time(time_after(report.grace_seconds));
+            let room = report.bytes_marked;
+            let verb = if dry { "would go" } else { "go" };
+            lines.push(format!(
+                "          they {verb} with the first prune after {time}, which gives back {}",
+                text::bytes(room)
+            ));
+        }
+    }
+    if dry && report.packs_due > 0 {
+        let due = packs(report.packs_due, report.bytes_due);
+        lines.push(format!("due:      {due} that an earlier prune marked would be deleted"));
+    }
+    if dry && is_instant && marked > 0 {
+        lines
+            .push(format!("to delete: {} that are marked now", packs(marked, report.bytes_marked)));
+    }
+    if report.packs_waiting > 0 {
+        let time = text::time(time_after(report.seconds_to_wait));
+        lines.push(format!(
+            "waiting:  {} that an earlier prune marked; they go with the first prune after {time}",
+            packs(report.packs_waiting, report.bytes_waiting)
+        ));
+    }
+    if report.blobs_rescued > 0 {
+        lines.push(format!(
+            "rescued:  {} of marked packs that a new snapshot needs",
+            text::counted(report.blobs_rescued, "blob", "blobs")
+        ));
+    }
+    if report.packs_deleted > 0 {
+        lines.push(format!(
+            "deleted:  {}; the room is given back",
+            packs(report.packs_deleted, report.bytes_deleted)
+        ));
+    }
+    if report.snapshots_deleted > 0 {
+        lines.push(format!(
+            "removed:  {} for good",
+            text::counted(report.snapshots_deleted, "forgotten snapshot", "forgotten snapshots")
+        ));
+    }
+    if report.packs_partly_needed > 0 {
+        let (stay, a) = match report.packs_partly_needed {
+            1 => ("stays", "it"),
+            _ => ("stay", "them"),
+        };
+        lines.push(format!(
+            "kept:     {} {stay} although part of {a} is not needed (--max-unused)",
+            text::counted(report.packs_partly_needed, "pack", "packs")
+        ));
+    }
+    if marked + report.packs_deleted + report.packs_waiting + report.packs_due == 0
+        && !report.is_interrupted
+    {
+        lines.push("          nothing more can be given back".to_owned());
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_a_share_a_size_or_none() {
+        assert_eq!(max_unused("5%"), Ok(MaxUnused::Percent(5.0)));
+        assert_eq!(max_unused("1.5G"), Ok(MaxUnused::Bytes(3 << 29)));
+        assert_eq!(max_unused("unlimited"), Ok(MaxUnused::Unlimited));
+        for text in ["", "%", "-1%", "nan%", "inf%", "x", "-5"] {
+            assert!(max_unused(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_first_deletion_is_that_of_the_earliest_mark() {
+        let check = |instant, report: &PruneReport, expected: Option<u64>| {
+            let options = PruneOptions { instant, ..PruneOptions::default() };
+            let found = next_deletion(&options, report).map(|time| time.seconds);
+            let now = time_after(0).seconds;
+            let is_right = match (found, expected) {
+                (Some(found), Some(expected)) => found.abs_diff(now).abs_diff(expected) <= 2,
+                (found, expected) => found.is_none() && expected.is_none(),
+            };
+            assert!(is_right, "{found:?} {expected:?}");
+        };
+        let none = PruneReport { grace_seconds: 100, ..PruneReport::default() };
+        check(false, &none, None);
+        let new = PruneReport { packs_unneeded: 1, ..none };
+        check(false, &new, Some(100));
+        let both = PruneReport { packs_waiting: 1, seconds_to_wait: 50, ..new.clone() };
+        check(false, &both, Some(50));
+        check(true, &PruneReport { grace_seconds: 0, ..new.clone() }, None);
+        // Where there are no locks, also an instant prune waits.
+        check(true, &new, Some(100));
+    }
+}

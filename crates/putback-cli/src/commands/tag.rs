@@ -1,0 +1,128 @@
+//! `putback tag`.
+
+use clap::Args;
+use putback_format::id::SnapshotId;
+use putback_repo::{SnapshotDraft, StoredSnapshot};
+
+use crate::commands::select::{FilterArgs, split_tags};
+use crate::commands::snapshots::joined_tags;
+use crate::context::Context;
+use crate::report::{Failure, Outcome};
+use crate::ui::{json, text};
+
+/// Change the tags of snapshots
+///
+/// Without SNAPSHOT: of all that the filters choose. A snapshot with other tags has a new id; its
+/// time, host and content stay.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+        putback tag --add important,tax latest\n  \
+        putback tag --remove daily --host laptop\n  \
+        putback tag --set '' 1a2b3c4d")]
+pub(crate) struct TagArgs {
+    /// latest, latest~N, ids or their beginnings
+    #[arg(value_name = "SNAPSHOT")]
+    snapshots: Vec<String>,
+    /// Add these tags, TAG[,TAG...]
+    #[arg(long, env = "PUTBACK_ADD", value_name = "TAGS")]
+    add: Vec<String>,
+    /// Have these tags and no others; '' for none
+    #[arg(long, env = "PUTBACK_SET", value_name = "TAGS")]
+    set: Vec<String>,
+    /// Remove these tags, TAG[,TAG...]
+    #[arg(long, env = "PUTBACK_REMOVE", value_name = "TAGS")]
+    remove: Vec<String>,
+    /// Change nothing; show what would be changed
+    #[arg(short = 'n', long, env = "PUTBACK_DRY_RUN")]
+    dry_run: bool,
+    #[command(flatten)]
+    filter: FilterArgs,
+}
+
+impl TagArgs {
+    /// Sorted.
+    fn changed(&self, tags: &[String]) -> Vec<String> {
+        let all = |lists: &[String]| lists.iter().flat_map(|tags| split_tags(tags)).collect();
+        let (set, added, removed): (Vec<String>, Vec<String>, Vec<String>) =
+            (all(&self.set), all(&self.add), all(&self.remove));
+        let mut tags = if self.set.is_empty() { tags.to_vec() } else { set };
+        tags.extend(added);
+        tags.retain(|tag| !removed.contains(tag));
+        tags.sort();
+        tags.dedup();
+        tags
+    }
+}
+
+/// Changes tags.
+pub(crate) fn run(context: &Context, args: &TagArgs) -> anyhow::Result<Outcome> {
+    let is_partial = !(args.add.is_empty() && args.remove.is_empty());
+    if args.set.is_empty() && !is_partial {
+        return Err(Failure::usage_with(
+            "nothing says which tags",
+            "give --add TAGS, --remove TAGS or --set TAGS",
+        )
+        .into());
+    }
+    if !args.set.is_empty() && is_partial {
+        return Err(Failure::usage("--set says all tags: --add and --remove exclude it").into());
+    }
+    let repository = context.open()?;
+    let chosen = args.filter.choose(&repository, &args.snapshots)?;
+    context.show_warnings(&repository);
+    let changes: Vec<(StoredSnapshot, SnapshotDraft)> = chosen
+        .iter()
+        .filter_map(|stored| {
+            let tags = args.changed(&stored.snapshot.tags);
+            let draft = SnapshotDraft { tags, ..SnapshotDraft::from(&stored.snapshot) };
+            (draft.tags != stored.snapshot.tags).then(|| (stored.clone(), draft))
+        })
+        .collect();
+    let mut written: Vec<(SnapshotId, SnapshotId)> = Vec::new();
+    if !args.dry_run && !changes.is_empty() {
+        let cancel = context.interrupt.cancel("stopping");
+        written = repository.replace(&changes, context.workers(), &cancel)?;
+    }
+    context.show_warnings(&repository);
+    let is_interrupted = !args.dry_run && written.len() < changes.len();
+    let ui = &context.ui;
+    for (position, (stored, draft)) in changes.iter().enumerate() {
+        let new = written.get(position).map(|(_, new)| *new);
+        let (old, tags) = (stored.id.short(), joined_tags(&draft.tags));
+        let tags = if tags.is_empty() { "no tags".to_owned() } else { format!("tags {tags}") };
+        match new {
+            Some(new) if ui.is_json() => ui.json(&json::Replaced {
+                message_type: "changed",
+                old_snapshot_id: stored.id.to_string(),
+                new_snapshot_id: new.to_string(),
+            }),
+            Some(new) => ui.say(format_args!("snapshot {old} is now {}: {tags}", new.short())),
+            None if args.dry_run => ui.say(format_args!("snapshot {old} would have {tags}")),
+            None => {}
+        }
+    }
+    let count = if args.dry_run { changes.len() } else { written.len() } as u64;
+    if ui.is_json() {
+        ui.json(&json::TagSummary {
+            message_type: "summary",
+            dry_run: args.dry_run,
+            changed_snapshots: count,
+            unchanged_snapshots: (chosen.len() - changes.len()) as u64,
+            is_interrupted,
+        });
+    } else {
+        let verb = if args.dry_run { "to change" } else { "changed" };
+        ui.say(format_args!(
+            "{} {verb}, {} as they should be",
+            text::counted(count, "snapshot", "snapshots"),
+            text::count((chosen.len() - changes.len()) as u64),
+        ));
+        if args.dry_run {
+            ui.say(format_args!("dry run: nothing was changed"));
+        }
+        if is_interrupted {
+            ui.interrupted("interrupted; run the same command again for the others");
+        }
+    }
+    Ok(if is_interrupted { Outcome::Interrupted } else { Outcome::Done })
+}

@@ -1,0 +1,232 @@
+//! A repository on put.io as a whole: how many requests it takes, what it survives.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use putio_emulator::faults::storm;
+use putio_emulator::{Emulator, LogEntry, Options};
+
+use crate::harness::putio::options;
+use crate::harness::{TestEnvironment, assert_same_tree};
+
+const REPOSITORY: &str = "putio:backups/laptop";
+/// The smallest pack there is, so that a test has several.
+const PACK_SIZE: &str = "8M";
+
+fn signed_in(options: Options) -> (TestEnvironment, Emulator) {
+    let (mut environment, emulator) = TestEnvironment::signed_in(options);
+    environment.set("PUTBACK_REPO", REPOSITORY);
+    (environment, emulator)
+}
+
+fn with_repository(options: Options) -> (TestEnvironment, Emulator) {
+    let (environment, emulator) = signed_in(options);
+    environment.run(["init", "--kdf-cost", "low", "--pack-size", PACK_SIZE]).success();
+    (environment, emulator)
+}
+
+/// Bytes that cannot be compressed, the same for the same seed.
+fn noise(seed: u64, length: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
+    });
+    words.flatten().take(length).collect()
+}
+
+fn backup_command(environment: &TestEnvironment) -> Command {
+    let source = environment.source();
+    environment.command([OsStr::new("backup"), source.as_os_str()])
+}
+
+fn back_up(environment: &TestEnvironment) {
+    let source = environment.source();
+    environment.run([OsStr::new("backup"), source.as_os_str()]).success();
+}
+
+/// Restores the latest snapshot and compares.
+fn assert_restores(environment: &TestEnvironment, to: &str, expected: &Path) {
+    let source = environment.source();
+    let selector = format!("latest:{}", source.display());
+    environment.run(["restore", &selector, "--target", to]).success();
+    assert_same_tree(expected, &environment.path("work").join(to));
+}
+
+fn requests(emulator: &Emulator, work: impl FnOnce()) -> Vec<LogEntry> {
+    emulator.clear_log();
+    work();
+    emulator.log()
+}
+
+#[track_caller]
+fn assert_at_most(limit: usize, log: &[LogEntry]) {
+    let lines: Vec<_> = log
+        .iter()
+        .map(|entry| format!("{} {}?{}", entry.method, entry.path, entry.query))
+        .collect();
+    assert!(log.len() <= limit, "{} requests, {limit} allowed:\n{}", log.len(), lines.join("\n"));
+}
+
+/// How many packs a backup sent: all uploads but the segment and the snapshot.
+fn packs_sent(log: &[LogEntry]) -> usize {
+    let uploads = log.iter().filter(|entry| entry.method == "PATCH").map(|entry| &entry.path);
+    uploads.collect::<std::collections::BTreeSet<_>>().len() - 2
+}
+
+#[test]
+fn routine_work_keeps_to_its_budget_of_requests() {
+    let (environment, emulator) = signed_in(options());
+    let log = requests(&emulator, || {
+        environment.run(["init", "--kdf-cost", "low", "--pack-size", PACK_SIZE]).success();
+    });
+    assert_at_most(20, &log);
+    for number in 0..30 {
+        environment.write(format!("folder/{number}"), noise(number, 1 << 20));
+    }
+    // What was written a moment ago may have changed unseen, and would be read once more.
+    std::thread::sleep(Duration::from_millis(2_100));
+    let log = requests(&emulator, || back_up(&environment));
+    let packs = packs_sent(&log);
+    assert!(packs >= 4, "{packs}");
+    assert_at_most(15 + 2 * packs, &log);
+
+    let log = requests(&emulator, || back_up(&environment));
+    assert_at_most(12, &log);
+    environment.write("folder/new", noise(77, 5000));
+    let log = requests(&emulator, || back_up(&environment));
+    assert_at_most(15 + 2 * 2, &log);
+    let log = requests(&emulator, || drop(environment.run(["snapshots"]).success()));
+    assert_at_most(6, &log);
+
+    let log = requests(&emulator, || {
+        assert_restores(&environment, "out", &environment.source());
+    });
+    assert_at_most(6 + 2 * packs + 4, &log);
+    let log = requests(&emulator, || drop(environment.run(["check"]).success()));
+    let read = log.iter().filter(|entry| entry.path.starts_with("/download/"));
+    let bytes: u64 = read.map(|entry| entry.response_bytes).sum();
+    assert!(bytes < 100_000, "packs are judged by their checksums: {bytes} bytes were read");
+}
+
+/// Rows of the repository by path: how many, and how many kinds of content.
+fn duplicates(emulator: &Emulator) -> BTreeMap<String, usize> {
+    let mut rows: BTreeMap<String, usize> = BTreeMap::new();
+    for file in emulator.files("ada").unwrap() {
+        *rows.entry(file.path.clone()).or_default() += 1;
+    }
+    rows.retain(|_, count| *count > 1);
+    rows
+}
+
+#[test]
+fn a_storm_of_failures_costs_requests_and_nothing_else() {
+    let run = |probability: f64, seed: u64| {
+        let (environment, emulator) = with_repository(options());
+        for number in 0..40 {
+            environment.write(format!("folder/{number}"), noise(number, 1 << 20));
+        }
+        emulator.clear_log();
+        if probability > 0.0 {
+            emulator.set_faults(storm(probability, seed));
+        }
+        back_up(&environment);
+        assert_restores(&environment, "out", &environment.source());
+        let log = emulator.log();
+        assert_eq!(emulator.violations(), [], "requests came before an advertised reset");
+        emulator.clear_faults();
+        environment.run(["check", "--read-data"]).success().shows("no damage found");
+        // What a lost answer left twice is equal, and every row is one of the repository.
+        let twice = duplicates(&emulator);
+        (log.len(), twice)
+    };
+    let (calm, twice) = run(0.0, 0);
+    assert!(twice.is_empty(), "{twice:?}");
+    let (stormy, twice) = run(0.3, 4711);
+    eprintln!("{calm} requests without failures, {stormy} with; {} rows twice", twice.len());
+    assert!(stormy <= 2 * calm + 10, "{stormy} requests instead of {calm}");
+}
+
+/// Where the program keeps what it is sending.
+fn spooled(environment: &TestEnvironment) -> usize {
+    let mut folders: Vec<PathBuf> = vec![environment.path("")];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                count +=
+                    usize::from(entry.path().components().any(|part| part.as_os_str() == "spool"));
+            }
+        }
+    }
+    count
+}
+
+#[test]
+fn a_program_killed_while_it_sends_goes_on_at_the_byte_where_it_stopped() {
+    const KILLS: u64 = 50;
+    let slow = Options { upload_bytes_per_second: Some(30_000_000), ..options() };
+    let (environment, emulator) = with_repository(slow);
+    emulator.clear_log();
+    let mut killed = 0;
+    let mut round = 0;
+    let started = Instant::now();
+    while killed < KILLS {
+        round += 1;
+        assert!(started.elapsed() < Duration::from_secs(110), "{killed} kills in {round} rounds");
+        environment.write(format!("folder/{}", round % 20), noise(1000 + round, 3 << 20));
+        let before = emulator.log().len();
+        let mut run = backup_command(&environment);
+        let mut child = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // In the middle of a pack: some time after a PATCH has begun.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let is_sending = loop {
+            let log = emulator.log();
+            if log[before..].iter().any(|entry| entry.method == "PATCH" && entry.status.is_none()) {
+                break true;
+            }
+            if child.try_wait().unwrap().is_some() || Instant::now() > deadline {
+                break false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        if is_sending {
+            std::thread::sleep(Duration::from_millis(round * 7 % 60));
+            child.kill().unwrap();
+            killed += 1;
+        }
+        child.wait().unwrap();
+    }
+    // Let what was in flight at the last kill arrive.
+    std::thread::sleep(Duration::from_millis(300));
+    back_up(&environment);
+    let log = emulator.log();
+    let resumed: Vec<_> = log
+        .iter()
+        .filter(|entry| entry.method == "PATCH" && entry.offset.is_some_and(|offset| offset > 0))
+        .collect();
+    assert!(!resumed.is_empty(), "no upload went on where it had stopped");
+    // Each went on at the very byte that the service had, or it would have been refused.
+    let refused = log.iter().filter(|entry| entry.status == Some(409)).count();
+    assert!(refused <= resumed.len(), "{refused} of {}", resumed.len());
+    eprintln!("{killed} kills, {} uploads went on, {refused} offsets asked again", resumed.len());
+
+    assert_eq!(spooled(&environment), 0, "what was sent is not kept");
+    environment.run(["check", "--read-data"]).success().shows("no damage found");
+    assert_restores(&environment, "out", &environment.source());
+    let snapshots = environment.run(["snapshots", "--json"]).success().document();
+    for snapshot in snapshots.as_array().unwrap() {
+        let id = snapshot["id"].as_str().unwrap();
+        let target = environment.path("work").join(format!("of-{}", &id[..8]));
+        let target = target.to_str().unwrap();
+        environment.run(["restore", id, "--target", target, "--verify"]).success();
+        std::fs::remove_dir_all(target).unwrap();
+    }
+}
