@@ -342,11 +342,13 @@ impl Checker<'_> {
             .collect();
         let mut packs = Vec::new();
         let mut indexed = IdSet::default();
+        let mut blobs = 0;
         for (number, id) in self.repository.index().packs() {
             if !indexed.insert(id) {
                 continue;
             }
             let record = self.repository.pack(number)?;
+            blobs += record.frames.iter().map(|frame| u64::from(frame.blobs)).sum::<u64>();
             let wrong = match listed.get(&id) {
                 None => Some("it is missing".to_owned()),
                 Some(info) if info.size != record.size => {
@@ -380,7 +382,7 @@ impl Checker<'_> {
         }
         let mut report = self.report();
         report.packs = indexed.len() as u64;
-        report.blobs = self.repository.index().size().0;
+        report.blobs = blobs;
         report.unreferenced_packs = unreferenced.len() as u64;
         Ok(packs)
     }

@@ -239,9 +239,9 @@ mod tests {
     fn what_was_damaged_here_or_there_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let (_, log, store) = remote(folder.path());
-        let path = named(KEYS, b"slot");
+        let path = named(SNAPSHOTS, b"slot");
         store.write(&path, b"slot").unwrap();
-        store.list(KEYS).unwrap();
+        store.list(SNAPSHOTS).unwrap();
         store.read_all(&path, 100).unwrap();
         let mut kept = Vec::new();
         for entry in walk(folder.path()) {
@@ -252,6 +252,19 @@ mod tests {
         assert_eq!(store.read_all(&path, 100).unwrap(), b"slot");
         assert_eq!(reads(&log), 2);
         assert_eq!(fs_err::read(&kept[0]).unwrap(), b"slot");
+    }
+
+    #[test]
+    fn what_init_writes_the_next_command_finds() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, log, store) = remote(folder.path());
+        for kind in [KEYS, CONFIG] {
+            let path = named(kind, b"slot");
+            store.write(&path, b"slot").unwrap();
+            store.list(kind).unwrap();
+            assert_eq!(store.read_all(&path, 100).unwrap(), b"slot");
+        }
+        assert_eq!(reads(&log), 0);
     }
 
     #[test]
