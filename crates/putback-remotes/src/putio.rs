@@ -59,6 +59,9 @@ const PIECES_WAITING: usize = 128;
 
 /// How long the space that put.io reported is believed when somebody asks for it.
 const SPACE_AGE_MAX: Duration = Duration::from_secs(30);
+/// The same where so much is free that nobody uses it up meanwhile.
+const AMPLE_SPACE_AGE_MAX: Duration = Duration::from_secs(10 * 60);
+const AMPLE_SPACE_BYTES: u64 = 64 << 30;
 
 /// What is newly written is written to the cache file at most this often.
 const SAVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -439,8 +442,12 @@ impl Store for PutioStore {
 
     fn space(&self) -> Result<Option<Space>, Error> {
         let inner = &*self.inner;
+        // What this process sends meanwhile is taken off; what others do matters when little is left.
+        let is_ample =
+            inner.space_seen().is_some_and(|seen| seen.space.available >= AMPLE_SPACE_BYTES);
+        let age_max = if is_ample { AMPLE_SPACE_AGE_MAX } else { SPACE_AGE_MAX };
         inner
-            .block_on(inner.space_within(SPACE_AGE_MAX))
+            .block_on(inner.space_within(age_max))
             .map(Some)
             .map_err(|error| inner.client_error(Operation::Manage, "", error))
     }

@@ -13,7 +13,7 @@ use putio::{Content, FileId, Session, UploadRequest, Uploaded};
 use super::known::{Origin, Row};
 use super::objects::{hash_in, info};
 use super::spool::{SpoolFile, Spooled};
-use super::{Inner, failure};
+use super::{AMPLE_SPACE_AGE_MAX, Inner, SPACE_AGE_MAX, failure};
 
 /// Bytes of one request of an upload: most packs are one. put.io keeps the bytes of an interrupted
 /// request, so large ones lose nothing.
@@ -21,10 +21,6 @@ const SLICE_BYTES: u64 = 64 << 20;
 
 /// For smaller objects nobody asks for the space first: put.io itself refuses what does not fit.
 const SPACE_MATTERS_BYTES: u64 = 1 << 20;
-
-/// How long the reported space is believed when what is sent is close to it, and when it is not.
-const SPACE_AGE_MAX: Duration = Duration::from_secs(30);
-const AMPLE_SPACE_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 
 /// Space is ample if so many objects of this size would fit.
 const AMPLE_TIMES: u64 = 64;

@@ -46,7 +46,12 @@ impl Remote {
         let asked = self.log.take().into_iter();
         let folder = |path: &str| path.split('/').next().unwrap_or_default().to_owned();
         asked
-            .filter(|request| !matches!(request.call, Call::Append | Call::Upload | Call::Lock))
+            .filter(|request| {
+                !matches!(
+                    request.call,
+                    Call::Append | Call::Upload | Call::ResumeUploads | Call::Lock
+                )
+            })
             .map(|request| (request.call, folder(&request.path)))
             .collect()
     }
