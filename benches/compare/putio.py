@@ -74,7 +74,20 @@ class Emulator:
         self.process.wait()
 
 
-class Putback:
+class Tool:
+    """One program: what is typed for each phase."""
+
+    def phase(self, name, source, target):
+        return {
+            "init": self.command("init"),
+            "first": self.command("backup", source),
+            "unchanged": self.command("backup", source),
+            "snapshots": self.command("snapshots"),
+            "restore": self.command("restore", "latest", "--target", target),
+        }[name]
+
+
+class Putback(Tool):
     NAME = "putback"
 
     def __init__(self, options, emulator, folder):
@@ -98,17 +111,8 @@ class Putback:
     def command(self, *arguments):
         return [self.program, "--repo", "putio:backups/putback", "--quiet", *arguments]
 
-    def phase(self, name, source, target):
-        return {
-            "init": self.command("init"),
-            "first": self.command("backup", source),
-            "unchanged": self.command("backup", source),
-            "snapshots": self.command("snapshots"),
-            "restore": self.command("restore", "latest", "--target", target),
-        }[name]
 
-
-class Restic:
+class Restic(Tool):
     NAME = "restic"
 
     def __init__(self, options, emulator, folder):
@@ -135,15 +139,6 @@ class Restic:
     def command(self, *arguments):
         rclone = f"rclone.program={self.rclone}"
         return [self.program, "-r", "rclone:putio:backups/restic", "-o", rclone, "--quiet", *arguments]
-
-    def phase(self, name, source, target):
-        return {
-            "init": self.command("init"),
-            "first": self.command("backup", source),
-            "unchanged": self.command("backup", source),
-            "snapshots": self.command("snapshots"),
-            "restore": self.command("restore", "latest", "--target", target),
-        }[name]
 
 
 def prepare(options, name):
