@@ -163,6 +163,15 @@ impl Repository {
         Segment::decode(&payload).map_err(|error| Error::object(&path, error))
     }
 
+    /// Seals and writes a segment. Its id, and its bytes as stored.
+    pub(crate) fn write_segment(&self, segment: &Segment) -> Result<(SegmentId, u64)> {
+        let payload = segment.encode().map_err(Error::encode("an index segment"))?;
+        let object = self.seal(ObjectKind::Segment, &payload)?;
+        let id = SegmentId::of_stored(&object);
+        self.write_object(&layout::segment(&id), &object)?;
+        Ok((id, object.len() as u64))
+    }
+
     /// Begins a run that writes: loads the index, and takes over packs that an interrupted run of this machine
     /// stored and no segment names. `level` overrides the configuration; `workers` is how many cores to use.
     ///

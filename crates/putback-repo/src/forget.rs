@@ -10,7 +10,7 @@ use putback_format::id::{BlobId, MarkId, SnapshotId};
 use putback_format::key::BlobKind;
 use putback_format::limits::MARK_SNAPSHOTS_MAX;
 use putback_format::mark::{ForgottenSnapshot, Mark, MarkKind};
-use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
+use putback_format::tree::Entry;
 
 use crate::commit::{Backup, SnapshotDraft};
 use crate::error::{Error, Result};
@@ -216,80 +216,16 @@ impl Backup {
             data: self.frame_writer(BlobKind::Data),
             trees: self.frame_writer(BlobKind::Tree),
         };
-        let result = self.retain_pages(root, retained, &mut writers, cancel);
+        let result = self.repository().walk_blobs(root, cancel, &mut |kind, id| {
+            if kind == BlobKind::Tree && !retained.pages.insert(*id) {
+                return Ok(false);
+            }
+            self.retain_blob(kind, id, &mut writers).map(|()| true)
+        });
         // Also after a failure: what was put counts as stored from then on.
         writers.data.flush()?;
         writers.trees.flush()?;
         result
-    }
-
-    fn retain_pages(
-        &self,
-        root: &Entry,
-        retained: &mut Retained,
-        writers: &mut Writers,
-        cancel: &Cancel,
-    ) -> Result<()> {
-        let pages_of = |entry: &Entry| match &entry.kind {
-            EntryKind::Directory { pages } => pages.clone(),
-            _ => Vec::new(),
-        };
-        let mut waiting = pages_of(root);
-        while let Some(page) = waiting.pop() {
-            if cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            if !retained.pages.insert(page) {
-                continue;
-            }
-            for entry in self.repository().read_page(&page)? {
-                if let EntryKind::File { content, .. } = &entry.kind {
-                    self.retain_content(content, retained, writers)?;
-                }
-                waiting.extend(pages_of(&entry));
-            }
-            self.retain_blob(BlobKind::Tree, &page, writers)?;
-        }
-        Ok(())
-    }
-
-    fn retain_content(
-        &self,
-        content: &Content,
-        retained: &mut Retained,
-        writers: &mut Writers,
-    ) -> Result<()> {
-        match content {
-            Content::Inline(_) => Ok(()),
-            Content::Chunks(chunks) => self.retain_chunks(chunks, writers),
-            Content::Lists { depth, pages } => self.retain_lists(pages, *depth, retained, writers),
-        }
-    }
-
-    fn retain_lists(
-        &self,
-        pages: &[ChunkRef],
-        level: u8,
-        retained: &mut Retained,
-        writers: &mut Writers,
-    ) -> Result<()> {
-        for page in pages {
-            if !retained.pages.insert(page.id) {
-                continue;
-            }
-            let refs = self.repository().read_list_page(page, level)?;
-            if level > 1 {
-                self.retain_lists(&refs, level - 1, retained, writers)?;
-            } else {
-                self.retain_chunks(&refs, writers)?;
-            }
-            self.retain_blob(BlobKind::Tree, &page.id, writers)?;
-        }
-        Ok(())
-    }
-
-    fn retain_chunks(&self, chunks: &[ChunkRef], writers: &mut Writers) -> Result<()> {
-        chunks.iter().try_for_each(|chunk| self.retain_blob(BlobKind::Data, &chunk.id, writers))
     }
 
     fn retain_blob(&self, kind: BlobKind, id: &BlobId, writers: &mut Writers) -> Result<()> {

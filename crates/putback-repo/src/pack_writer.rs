@@ -21,8 +21,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
 use putback_format::compress::{Codec, Compressor, Decompressor};
-use putback_format::envelope::ObjectKind;
-use putback_format::id::{BlobId, PackId, SegmentId};
+use putback_format::id::{BlobId, PackId};
 use putback_format::key::BlobKind;
 use putback_format::limits::SEGMENT_BYTES_TARGET;
 use putback_format::pack::{FrameHead, PackBuilder, PackKey, TRAILER_BYTES};
@@ -687,11 +686,8 @@ impl Shared {
             return Ok(());
         }
         let segment = Segment { packs: std::mem::take(&mut unindexed), ..Segment::default() };
-        let payload = segment.encode().map_err(Error::encode("an index segment"))?;
-        let object = self.repository.seal(ObjectKind::Segment, &payload)?;
-        let id = SegmentId::of_stored(&object);
-        self.repository.write_object(&layout::segment(&id), &object)?;
-        self.stored_bytes.fetch_add(object.len() as u64, Ordering::Relaxed);
+        let (id, bytes) = self.repository.write_segment(&segment)?;
+        self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
         self.repository.index().add_written(id, &segment)?;
         self.repository.state().clear_journal()?;
         drop(unindexed);

@@ -14,13 +14,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use putback_format::envelope::ObjectKind;
-use putback_format::id::{BlobId, MarkId, PackId, SegmentId, SnapshotId};
+use putback_format::id::{BlobId, MarkId, PackId, SnapshotId};
 use putback_format::key::BlobKind;
 use putback_format::limits::MARK_PACKS_MAX;
-use putback_format::mark::{Mark, MarkKind};
+use putback_format::mark::MarkKind;
 use putback_format::segment::Segment;
-use putback_format::tree::{ChunkRef, Content, Entry, EntryKind, Timestamp};
+use putback_format::tree::Timestamp;
 use putback_store::{LockMode, ObjectInfo};
 
 use crate::commit::{Backup, COMMIT_WINDOW};
@@ -254,13 +253,8 @@ impl Run<'_> {
     }
 
     fn marks(&self) -> Result<Vec<StandingMark>> {
-        let repository = self.repository;
         let mut standing = Vec::new();
-        for info in repository.store().list(layout::MARKS)? {
-            let Ok(id) = info.path.name().parse::<MarkId>() else { continue };
-            let path = layout::mark(&id);
-            let payload = repository.read_sealed(ObjectKind::Mark, &path)?;
-            let mark = Mark::decode(&payload).map_err(|error| Error::object(&path, error))?;
+        for (info, mark) in self.repository.read_marks()? {
             let MarkKind::Packs(packs) = mark.kind else { continue };
             let since = later_of(mark.time, &info);
             standing.push(StandingMark { info, packs: packs.into_iter().collect(), since });
@@ -401,10 +395,7 @@ impl Run<'_> {
             return Ok(());
         }
         let segment = Segment { tombstones: buried, ..Segment::default() };
-        let payload = segment.encode().map_err(Error::encode("an index segment"))?;
-        let object = repository.seal(ObjectKind::Segment, &payload)?;
-        let id = SegmentId::of_stored(&object);
-        repository.write_object(&layout::segment(&id), &object)?;
+        let (id, _) = repository.write_segment(&segment)?;
         if repository.read_segment(&id)? != segment {
             return Err(Error::Damaged {
                 object: format!("{}, just written,", layout::segment(&id)),
@@ -437,11 +428,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let repository = self.repository;
         let mut old: BTreeSet<SnapshotId> = BTreeSet::new();
-        for info in repository.store().list(layout::MARKS)? {
-            let Ok(id) = info.path.name().parse::<MarkId>() else { continue };
-            let path = layout::mark(&id);
-            let payload = repository.read_sealed(ObjectKind::Mark, &path)?;
-            let mark = Mark::decode(&payload).map_err(|error| Error::object(&path, error))?;
+        for (info, mark) in repository.read_marks()? {
             let MarkKind::Forget(records) = mark.kind else { continue };
             if is_due(later_of(mark.time, &info)) {
                 old.extend(records.iter().map(|record| record.snapshot));
@@ -524,19 +511,28 @@ impl Run<'_> {
             false => repository.every_snapshot()?,
         };
         report.snapshots = snapshots.len() as u64;
-        let mut reach =
-            Reach { run: self, live: index.live_set(), marked: IdSet::default(), blobs: 0 };
+        let mut live = index.live_set();
+        // What lies in marked packs only has no bit there; it is stored anew when these go.
+        let mut marked = IdSet::default();
+        let mut note = |_, id: &BlobId| {
+            let is_new = match index.note_live(&mut live, id)? {
+                Liveness::New => true,
+                Liveness::Known => false,
+                Liveness::Missing => marked.insert(*id),
+            };
+            report.blobs_needed += u64::from(is_new);
+            Ok(is_new)
+        };
         let total = Amount { items: snapshots.len() as u64, bytes: 0 };
         self.observer.event(Event::PhaseStarted { phase: Phase::CheckTrees, total: Some(total) });
         for stored in &snapshots {
-            if !reach.walk(&stored.snapshot.root)? {
-                return Ok(None);
+            match repository.walk_blobs(&stored.snapshot.root, &self.options.cancel, &mut note) {
+                Err(Error::Cancelled) => return Ok(None),
+                walked => walked?,
             }
             let by = Amount { items: 1, bytes: 0 };
             self.observer.event(Event::Advanced { phase: Phase::CheckTrees, by });
         }
-        report.blobs_needed = reach.blobs;
-        let live = reach.live;
 
         let mut unneeded = Vec::new();
         let mut partly = Vec::new();
@@ -690,74 +686,5 @@ impl Run<'_> {
         }
         backup.flush()?;
         Ok(true)
-    }
-}
-
-/// Finds out what snapshots need.
-struct Reach<'a> {
-    run: &'a Run<'a>,
-    live: LiveSet,
-    /// Pages that lie in marked packs only; the others are known by their bit.
-    marked: IdSet<BlobId>,
-    blobs: u64,
-}
-
-impl Reach<'_> {
-    /// Notes everything below a directory. False if it was stopped.
-    fn walk(&mut self, root: &Entry) -> Result<bool> {
-        let pages_of = |entry: &Entry| match &entry.kind {
-            EntryKind::Directory { pages } => pages.clone(),
-            _ => Vec::new(),
-        };
-        let mut waiting = pages_of(root);
-        while let Some(page) = waiting.pop() {
-            if self.run.options.cancel.is_cancelled() {
-                return Ok(false);
-            }
-            if !self.note(&page)? {
-                continue;
-            }
-            for entry in self.run.repository.read_page(&page)? {
-                if let EntryKind::File { content, .. } = &entry.kind {
-                    match content {
-                        Content::Inline(_) => {}
-                        Content::Chunks(chunks) => self.note_chunks(chunks)?,
-                        Content::Lists { depth, pages } => self.walk_lists(pages, *depth)?,
-                    }
-                }
-                waiting.extend(pages_of(&entry));
-            }
-        }
-        Ok(true)
-    }
-
-    fn walk_lists(&mut self, pages: &[ChunkRef], level: u8) -> Result<()> {
-        for page in pages {
-            if !self.note(&page.id)? {
-                continue;
-            }
-            let refs = self.run.repository.read_list_page(page, level)?;
-            if level > 1 {
-                self.walk_lists(&refs, level - 1)?;
-            } else {
-                self.note_chunks(&refs)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn note_chunks(&mut self, chunks: &[ChunkRef]) -> Result<()> {
-        chunks.iter().try_for_each(|chunk| self.note(&chunk.id).map(drop))
-    }
-
-    /// Whether it was not known to be needed. What lies in marked packs only is stored anew when these go.
-    fn note(&mut self, id: &BlobId) -> Result<bool> {
-        let is_new = match self.run.repository.index().note_live(&mut self.live, id)? {
-            Liveness::New => true,
-            Liveness::Known => false,
-            Liveness::Missing => self.marked.insert(*id),
-        };
-        self.blobs += u64::from(is_new);
-        Ok(is_new)
     }
 }

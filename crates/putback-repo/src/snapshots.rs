@@ -7,6 +7,7 @@ use putback_format::envelope::ObjectKind;
 use putback_format::id::{MarkId, PackId, SnapshotId, WriterId};
 use putback_format::mark::{Mark, MarkKind};
 use putback_format::snapshot::Snapshot;
+use putback_store::ObjectInfo;
 
 use crate::Repository;
 use crate::error::{Error, Result};
@@ -77,11 +78,7 @@ impl Repository {
     /// [`Error::Damaged`] if one cannot be read: a writer must not go on without it.
     pub(crate) fn marks(&self) -> Result<Marks> {
         let mut marks = Marks::default();
-        for info in self.store().list(layout::MARKS)? {
-            let Ok(id) = info.path.name().parse::<MarkId>() else { continue };
-            let path = layout::mark(&id);
-            let payload = self.read_sealed(ObjectKind::Mark, &path)?;
-            let mark = Mark::decode(&payload).map_err(|error| Error::object(&path, error))?;
+        for (_, mark) in self.read_marks()? {
             match mark.kind {
                 MarkKind::Packs(packs) => marks.packs.extend(packs),
                 MarkKind::Forget(forgotten) => {
@@ -91,6 +88,22 @@ impl Repository {
                     }
                 }
             }
+        }
+        Ok(marks)
+    }
+
+    /// Reads all objects of the `marks` folder, each with its row.
+    ///
+    /// # Errors
+    /// As [`Repository::marks`].
+    pub(crate) fn read_marks(&self) -> Result<Vec<(ObjectInfo, Mark)>> {
+        let mut marks = Vec::new();
+        for info in self.store().list(layout::MARKS)? {
+            let Ok(id) = info.path.name().parse::<MarkId>() else { continue };
+            let path = layout::mark(&id);
+            let payload = self.read_sealed(ObjectKind::Mark, &path)?;
+            let mark = Mark::decode(&payload).map_err(|error| Error::object(&path, error))?;
+            marks.push((info, mark));
         }
         Ok(marks)
     }

@@ -11,6 +11,7 @@ use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
 
 use crate::Repository;
 use crate::error::{Error, Result};
+use crate::observe::Cancel;
 
 /// Entries of a directory in order of name, read page by page.
 pub struct Directory {
@@ -81,6 +82,61 @@ impl Repository {
             entries: Vec::new().into_iter(),
             last_name: None,
         })
+    }
+
+    /// Hands over every blob below a directory: pages before what they hold. `visit` says whether to go on below
+    /// a page; for chunks its answer means nothing. Directories may be nested deeper than the stack is.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`]; those of `visit`; as [`Repository::read_page`].
+    pub(crate) fn walk_blobs(
+        &self,
+        root: &Entry,
+        cancel: &Cancel,
+        visit: &mut dyn FnMut(BlobKind, &BlobId) -> Result<bool>,
+    ) -> Result<()> {
+        let pages_of = |entry: &Entry| match &entry.kind {
+            EntryKind::Directory { pages } => pages.clone(),
+            _ => Vec::new(),
+        };
+        let mut waiting = pages_of(root);
+        while let Some(page) = waiting.pop() {
+            if cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            if !visit(BlobKind::Tree, &page)? {
+                continue;
+            }
+            for entry in self.read_page(&page)? {
+                match &entry.kind {
+                    EntryKind::File { content: Content::Chunks(chunks), .. } => {
+                        self.walk_refs(chunks, 0, visit)?;
+                    }
+                    EntryKind::File { content: Content::Lists { depth, pages }, .. } => {
+                        self.walk_refs(pages, *depth, visit)?;
+                    }
+                    _ => waiting.extend(pages_of(&entry)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At level 0 these are chunks, above it pages of lists.
+    fn walk_refs(
+        &self,
+        refs: &[ChunkRef],
+        level: u8,
+        visit: &mut dyn FnMut(BlobKind, &BlobId) -> Result<bool>,
+    ) -> Result<()> {
+        for one in refs {
+            if level == 0 {
+                visit(BlobKind::Data, &one.id)?;
+            } else if visit(BlobKind::Tree, &one.id)? {
+                self.walk_refs(&self.read_list_page(one, level)?, level - 1, visit)?;
+            }
+        }
+        Ok(())
     }
 
     /// The entry at a path; `/a/b` and `a/b` are the same, an empty path is the root.
