@@ -13,6 +13,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser};
 
+use putback_repo::Times;
+
 use crate::commands::Command;
 use crate::config::{self, Layers};
 use crate::report::Failure;
@@ -93,6 +95,10 @@ pub(crate) struct GlobalArgs {
     /// Folder for what lets an interrupted backup continue
     #[arg(long, global = true, env = "PUTBACK_STATE_DIR", value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// Commit window, lag of listings and pause between looks, in seconds, for tests of many programs on one
+    /// repository: every program on it needs the same
+    #[arg(long, global = true, hide = true, env = "PUTBACK_TEST_TIMES", value_parser = text::parse_times)]
+    pub(crate) test_times: Option<Times>,
     /// Print objects for programs, as docs/json.md describes them
     #[arg(long, global = true, env = "PUTBACK_JSON")]
     pub(crate) json: bool,
@@ -143,6 +149,7 @@ impl GlobalArgs {
             "cache_dir" => path(&self.cache_dir),
             "no_cache" => Some(self.no_cache.to_string()),
             "state_dir" => path(&self.state_dir),
+            "test_times" => self.test_times.map(|times| format!("{times:?}")),
             "json" => Some(self.json.to_string()),
             "quiet" => Some(self.quiet.to_string()),
             "verbose" => Some(self.verbose.to_string()),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use putback_repo::{Error as RepositoryError, LocalDirectories, ROLLED_BACK, Repository};
+use putback_repo::{Error as RepositoryError, Machine, ROLLED_BACK, Repository};
 use putback_store::Store;
 
 use crate::args::{GlobalArgs, Origins};
@@ -75,7 +75,7 @@ impl Context {
     /// Opens the repository, asking for its password if need be, and shows what it noticed.
     pub(crate) fn open(&self) -> anyhow::Result<Repository> {
         let (store, location) = self.store()?;
-        let directories = self.directories();
+        let directories = self.machine();
         let shown = location::shown(&location);
         let Some(secret) = password::given(self)? else {
             return self.open_by_prompt(&store, &shown, &directories);
@@ -101,7 +101,7 @@ impl Context {
         &self,
         store: &Arc<dyn Store>,
         shown: &str,
-        directories: &LocalDirectories,
+        directories: &Machine,
     ) -> anyhow::Result<Repository> {
         // Nobody is to search for the password of what is not there.
         if !Repository::exists(store.as_ref())? {
@@ -142,8 +142,8 @@ impl Context {
         }
     }
 
-    /// Where this machine keeps what outlives a run.
-    pub(crate) fn directories(&self) -> LocalDirectories {
+    /// Where this machine keeps what outlives a run, and the times of the format.
+    pub(crate) fn machine(&self) -> Machine {
         let defaults = config::project_directories();
         let cache = || defaults.as_ref().map(|defaults| defaults.cache_dir().to_path_buf());
         let state = || {
@@ -151,13 +151,15 @@ impl Context {
                 defaults.state_dir().unwrap_or(defaults.data_local_dir()).to_path_buf()
             })
         };
-        LocalDirectories {
+        Machine {
             cache: if self.global.no_cache {
                 None
             } else {
                 self.global.cache_dir.clone().or_else(cache)
             },
             state: self.global.state_dir.clone().or_else(state),
+            times: self.global.test_times.unwrap_or_default(),
+            ..Machine::default()
         }
     }
 

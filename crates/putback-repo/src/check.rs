@@ -564,8 +564,7 @@ impl Checker<'_> {
         packs.sort_by_key(|(_, id, _)| *id);
         let all = packs.len();
         if matches!(self.options.read, ReadData::Percent(_) | ReadData::Bytes(_)) {
-            let mut seed = [0; 32];
-            getrandom::fill(&mut seed).map_err(Error::Random)?;
+            let seed = self.repository.machine().random()?;
             packs.sort_by_key(|(_, id, _)| *blake3::keyed_hash(&seed, id.as_bytes()).as_bytes());
         }
         let mut bytes = 0;

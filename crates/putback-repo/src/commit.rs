@@ -12,7 +12,7 @@
 //! 4. List marks, then the index again; what a needed pack held and lost is stored anew. A store without
 //!    locks spares a short run this: step 1 then was the same look, at a time from which the window of step 5
 //!    counts, and packs that came since cannot be under a mark that is old enough to be carried out.
-//! 5. Write the snapshot within [`COMMIT_WINDOW`] of the beginning of step 4.
+//! 5. Write the snapshot within the commit window ([`Times`](crate::Times)) of the beginning of step 4.
 //! 6. Read it back, look again; only then is the backup a success.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,10 +35,8 @@ use crate::pack_writer::{FrameWriter, PackWriter, Written};
 use crate::reader::FrameReader;
 use crate::snapshots::StoredSnapshot;
 use crate::state::Seen;
-use crate::{Repository, clock, layout};
+use crate::{Repository, layout};
 
-/// Longest time from the check to the snapshot. Prune waits much longer before it deletes.
-pub const COMMIT_WINDOW: Duration = Duration::from_secs(15 * 60);
 /// How often the check is done again before giving up.
 const ATTEMPTS: usize = 8;
 
@@ -183,7 +181,7 @@ impl Repository {
                 self.state().journal_pack(&id)?;
             }
         }
-        let begun = clock::since_boot();
+        let begun = self.since_boot();
         self.load_index_for_writing()?;
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
@@ -376,15 +374,16 @@ impl Backup {
     ) -> Result<StoredSnapshot> {
         self.writer.flush()?;
         let repository = &self.repository;
+        let window = repository.times().commit_window;
         for _ in 0..ATTEMPTS {
             // Where all clocks are one and can jump, a lock keeps prune's last steps away.
             let lock = repository.store().lock(LockMode::Shared)?;
             let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner).take();
             let recent = begun.filter(|begun| {
-                let age = clock::since_boot().saturating_sub(*begun);
-                lock.is_none() && age < COMMIT_WINDOW / 2
+                let age = repository.since_boot().saturating_sub(*begun);
+                lock.is_none() && age < window / 2
             });
-            let started = recent.unwrap_or_else(clock::since_boot);
+            let started = recent.unwrap_or_else(|| repository.since_boot());
             if recent.is_none() {
                 let endangered = self.endangered_packs()?;
                 if !endangered.is_empty() {
@@ -401,12 +400,12 @@ impl Backup {
             let object = repository.seal(ObjectKind::Snapshot, &snapshot.encode())?;
             let id = SnapshotId::of_stored(&object);
             let path = layout::snapshot(&id);
-            if clock::since_boot().saturating_sub(started) > COMMIT_WINDOW {
+            if repository.since_boot().saturating_sub(started) > window {
                 continue;
             }
             repository.write_object(&path, &object)?;
             let read_back = repository.read_snapshot(&id)?;
-            let is_late = clock::since_boot().saturating_sub(started) > COMMIT_WINDOW;
+            let is_late = repository.since_boot().saturating_sub(started) > window;
             if is_late || !self.endangered_packs()?.is_empty() {
                 let info = repository.store().stat(&path)?;
                 repository.store().delete(&[info])?;

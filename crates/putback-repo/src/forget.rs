@@ -18,7 +18,7 @@ use crate::index::IdSet;
 use crate::observe::Cancel;
 use crate::pack_writer::FrameWriter;
 use crate::snapshots::StoredSnapshot;
-use crate::{Repository, clock, layout};
+use crate::{Repository, layout};
 
 impl Repository {
     /// Hides these snapshots from every listing. What they hold goes with a later prune, and until then
@@ -49,7 +49,7 @@ impl Repository {
             let _lock = self.state().lock()?;
             self.state().writer()?
         };
-        let mark = Mark { writer, time: clock::now(), kind };
+        let mark = Mark { writer, time: self.now(), kind };
         let object = self.seal(ObjectKind::Mark, &mark.encode())?;
         let id = MarkId::of_stored(&object);
         self.write_object(&layout::mark(&id), &object)?;

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
 use crate::open::{Password, read_slots};
-use crate::{Repository, clock, layout};
+use crate::{Machine, Repository, layout};
 
 /// Whose password a slot is for. Sealed: the storage does not learn it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,12 +80,10 @@ impl SlotOwner {
         cost: KdfCost,
         repository: RepositoryId,
         keys: &KeyRing,
+        machine: &Machine,
     ) -> Result<Vec<u8>> {
-        let mut salts = [[0; 32]; 2];
-        for salt in &mut salts {
-            getrandom::fill(salt).map_err(Error::Random)?;
-        }
-        let info = self.encode(clock::now());
+        let salts = [machine.random()?, machine.random()?];
+        let info = self.encode(machine.clock.now());
         slot::seal(password.as_bytes(), cost, repository, keys, &info, salts)
             .map_err(Error::encode("a password slot"))
     }
@@ -148,7 +146,7 @@ impl Repository {
         if taken >= SLOTS_MAX {
             return Err(Error::NoFreeSlot { limit: SLOTS_MAX });
         }
-        let bytes = owner.seal_slot(password, cost, self.id(), self.keys())?;
+        let bytes = owner.seal_slot(password, cost, self.id(), self.keys(), self.machine())?;
         let id = SlotId::of_stored(&bytes);
         self.write_slot(&id, &bytes)?;
         Ok(id)
@@ -226,7 +224,7 @@ impl Repository {
         let Some(old) = self.inner.slot else {
             return Err(Error::NoSlot { selector: "of the exported key".to_owned() });
         };
-        let bytes = owner.seal_slot(password, cost, self.id(), self.keys())?;
+        let bytes = owner.seal_slot(password, cost, self.id(), self.keys(), self.machine())?;
         let new = SlotId::of_stored(&bytes);
         let _lock = self.store().lock(LockMode::Exclusive)?;
         self.write_slot(&new, &bytes)?;

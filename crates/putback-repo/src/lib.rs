@@ -14,6 +14,7 @@ mod index_table;
 mod keys;
 mod layout;
 mod local;
+pub mod machine;
 mod object_cache;
 pub mod observe;
 mod open;
@@ -28,14 +29,15 @@ pub mod testing;
 mod tree_cache;
 pub mod tree_reader;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use putback_format::chunk::Chunker;
 use putback_format::config::Config;
 use putback_format::envelope::{self, ObjectKind};
 use putback_format::id::{RepositoryId, SlotId};
 use putback_format::key::{IdKeys, KeyRing};
+use putback_format::tree::Timestamp;
 use putback_store::{ObjectPath, Store};
 
 pub use check::{CheckOptions, CheckReport, Damage, ReadData};
@@ -45,6 +47,7 @@ pub use forget::Undeleted;
 pub use index::{BlobLocation, Index, PackNumber};
 pub use index_table::PackRecord;
 pub use keys::{SlotInfo, SlotOwner};
+pub use machine::{Clock, Machine, Random, Times};
 pub use observe::{Action, Amount, Cancel, Event, Observer, Phase};
 pub use open::{InitOptions, Password};
 pub use pack_writer::{FrameWriter, PackWriter, Written};
@@ -53,15 +56,6 @@ pub use reader::{FrameReader, WantedFrame};
 pub use snapshots::{ROLLED_BACK, SnapshotFilter, StoredSnapshot};
 pub use stats::RepositoryStats;
 pub use tree_reader::Directory;
-
-/// Directories of this machine. Without them nothing is kept between runs.
-#[derive(Clone, Debug, Default)]
-pub struct LocalDirectories {
-    /// What may be deleted at any time.
-    pub cache: Option<PathBuf>,
-    /// Writer id, sequence numbers seen, journal.
-    pub state: Option<PathBuf>,
-}
 
 /// An open repository. Clones share everything.
 #[derive(Clone)]
@@ -81,6 +75,7 @@ struct Inner {
     slot: Option<SlotId>,
     chunker: Chunker,
     index: Index,
+    machine: Machine,
     state: state::State,
     frames: reader::FrameCache,
     trees: tree_cache::TreeCache,
@@ -130,6 +125,28 @@ impl Repository {
         &self.inner.store
     }
 
+    /// The machine that it was opened on.
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.inner.machine
+    }
+
+    /// What time it is on this machine.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.machine().clock.now()
+    }
+
+    /// Time since this machine was started, time in suspend included.
+    pub(crate) fn since_boot(&self) -> Duration {
+        self.machine().clock.since_boot()
+    }
+
+    /// The times that safety rests on.
+    #[must_use]
+    pub fn times(&self) -> &Times {
+        &self.machine().times
+    }
+
     pub(crate) fn keys(&self) -> &KeyRing {
         &self.inner.keys
     }
@@ -154,8 +171,7 @@ impl Repository {
 
     /// Seals a payload under the newest epoch.
     pub(crate) fn seal(&self, kind: ObjectKind, payload: &[u8]) -> Result<Vec<u8>> {
-        let mut salt = [0; 32];
-        getrandom::fill(&mut salt).map_err(Error::Random)?;
+        let salt = self.machine().random()?;
         let epoch = self.config().epoch;
         let sealed = self
             .keys()

@@ -18,7 +18,7 @@ use putback_store::{
     Capabilities, Error, Lock, LockMode, ObjectInfo, ObjectPath, Space, Store, Upload,
 };
 
-use crate::LocalDirectories;
+use crate::Machine;
 use crate::layout::{CONFIG, KEYS, MARKS, SNAPSHOTS};
 use crate::local::create_private_directories;
 
@@ -33,8 +33,8 @@ struct CachedStore {
 }
 
 /// `store` with a cache, if its requests are worth one and there is a place for it.
-pub(crate) fn layer(store: &Arc<dyn Store>, directories: &LocalDirectories) -> Arc<dyn Store> {
-    match &directories.cache {
+pub(crate) fn layer(store: &Arc<dyn Store>, machine: &Machine) -> Arc<dyn Store> {
+    match &machine.cache {
         Some(cache) if store.capabilities().is_remote => {
             let name = blake3::hash(store.describe().as_bytes()).to_hex();
             Arc::new(CachedStore {
@@ -203,8 +203,7 @@ mod tests {
         memory.create(&FOLDERS).unwrap();
         let recording = RecordingStore::new(Arc::new(memory.clone()));
         let log = recording.log();
-        let directories =
-            LocalDirectories { cache: Some(cache.to_path_buf()), ..LocalDirectories::default() };
+        let directories = Machine { cache: Some(cache.to_path_buf()), ..Machine::default() };
         let inner: Arc<dyn Store> = Arc::new(recording);
         (memory, log, layer(&inner, &directories))
     }

@@ -13,6 +13,7 @@ use putback_format::limits::{
     SMALL_OBJECT_BYTES_MAX,
 };
 use putback_format::slot::{self, KdfCost, Slot};
+use putback_format::tree::Timestamp;
 use putback_store::{ErrorKind, LockMode, ObjectPath, Store};
 use zeroize::Zeroizing;
 
@@ -23,9 +24,7 @@ use crate::reader::FrameCache;
 use crate::snapshots::ROLLED_BACK;
 use crate::state::{Seen, State};
 use crate::tree_cache::TreeCache;
-use crate::{
-    Inner, LocalDirectories, Repository, clock, layout, object_cache, read_verified, write_object,
-};
+use crate::{Inner, Machine, Repository, layout, object_cache, read_verified, write_object};
 
 /// A full pack, unless `init` says otherwise.
 const PACK_BYTES: u64 = 32 << 20;
@@ -72,14 +71,8 @@ pub struct InitOptions {
     pub owner: SlotOwner,
 }
 
-fn random<const N: usize>() -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(Error::Random)?;
-    Ok(bytes)
-}
-
 impl InitOptions {
-    fn config(&self, repository: RepositoryId) -> Result<Config> {
+    fn config(&self, repository: RepositoryId, created: Timestamp) -> Result<Config> {
         let bad = |what: String| Error::BadOption { what };
         let pack_bytes = self.pack_bytes.unwrap_or(PACK_BYTES);
         if !(PACK_BYTES_MIN..=PACK_BYTES_MAX).contains(&pack_bytes) {
@@ -105,7 +98,7 @@ impl InitOptions {
         Ok(Config {
             repository,
             generation: 1,
-            created: clock::now(),
+            created,
             chunker: ChunkerParams { bytes_min: average / 4, bytes_average: average, bytes_max },
             pack_bytes,
             frame_bytes: FRAME_BYTES,
@@ -126,16 +119,19 @@ impl Repository {
         store: Arc<dyn Store>,
         password: &Password,
         options: &InitOptions,
-        directories: &LocalDirectories,
+        machine: &Machine,
     ) -> Result<Self> {
         let location = store.describe();
-        let repository = RepositoryId::from_bytes(random()?);
-        let config = options.config(repository)?;
-        let keys =
-            KeyRing::new(DedupSecret::from_bytes(random()?), MasterKey::from_bytes(random()?));
-        let slot = options.owner.seal_slot(password, options.kdf_cost, repository, &keys)?;
+        let repository = RepositoryId::from_bytes(machine.random()?);
+        let config = options.config(repository, machine.clock.now())?;
+        let keys = KeyRing::new(
+            DedupSecret::from_bytes(machine.random()?),
+            MasterKey::from_bytes(machine.random()?),
+        );
+        let slot =
+            options.owner.seal_slot(password, options.kdf_cost, repository, &keys, machine)?;
         let payload = config.encode();
-        let salt = random()?;
+        let salt = machine.random()?;
         let object = keys
             .master("a configuration", 1)
             .and_then(|master| {
@@ -164,7 +160,7 @@ impl Repository {
             (layout::readme(), layout::README.as_bytes()),
             (config_path, &object),
         ];
-        let cached = object_cache::layer(&store, directories);
+        let cached = object_cache::layer(&store, machine);
         for (path, bytes) in &objects {
             write_object(cached.as_ref(), path, bytes)?;
         }
@@ -178,7 +174,7 @@ impl Repository {
             }
             return Err(Error::RepositoryExists { location });
         }
-        Self::assemble(store, keys, config, Some(slot_id), directories)
+        Self::assemble(store, keys, config, Some(slot_id), machine)
     }
 
     /// Whether there is something at `store` that a password could open. Reads nothing but listings.
@@ -196,13 +192,9 @@ impl Repository {
     /// - [`Error::WrongPassword`]: no slot opens.
     /// - [`Error::NewerFormat`]: slots or configuration need a newer program.
     /// - [`Error::Damaged`]: slots or configuration are damaged, and so are their second copies.
-    pub fn open(
-        store: Arc<dyn Store>,
-        password: &Password,
-        directories: &LocalDirectories,
-    ) -> Result<Self> {
+    pub fn open(store: Arc<dyn Store>, password: &Password, machine: &Machine) -> Result<Self> {
         let location = store.describe();
-        let cached = object_cache::layer(&store, directories);
+        let cached = object_cache::layer(&store, machine);
         let mut warnings = Vec::new();
         let configs = list_configs(cached.as_ref())?;
         if configs.is_empty() && !holds_backups(cached.as_ref())? {
@@ -224,7 +216,12 @@ impl Repository {
             // The slot that opened last time comes first: each try costs what Argon2id costs.
             slots.sort_by_key(|(id, bytes)| {
                 let last = Slot::decode(bytes).ok().and_then(|slot| {
-                    State::new(directories.state.as_deref(), slot.repository).last_slot()
+                    State::new(
+                        machine.state.as_deref(),
+                        slot.repository,
+                        Arc::clone(&machine.random),
+                    )
+                    .last_slot()
                 });
                 (last != Some(*id), *id)
             });
@@ -256,7 +253,7 @@ impl Repository {
                     }
                     Err(error) => return Err(error),
                 };
-                let opened = Self::assemble(store, keys, config, Some(*id), directories)?;
+                let opened = Self::assemble(store, keys, config, Some(*id), machine)?;
                 opened.state().set_last_slot(id);
                 warnings.into_iter().for_each(|warning| opened.warn(warning));
                 return Ok(opened);
@@ -280,11 +277,11 @@ impl Repository {
     pub fn open_with_exported_key(
         store: Arc<dyn Store>,
         text: &str,
-        directories: &LocalDirectories,
+        machine: &Machine,
     ) -> Result<Self> {
         let (repository, keys) =
             slot::import(text).map_err(|error| Error::object("the exported key", error))?;
-        let cached = object_cache::layer(&store, directories);
+        let cached = object_cache::layer(&store, machine);
         let configs = list_configs(cached.as_ref())?;
         if configs.is_empty() && !holds_backups(cached.as_ref())? {
             return Err(Error::NoRepository { location: store.describe() });
@@ -297,7 +294,7 @@ impl Repository {
             }
             config => config?,
         };
-        let opened = Self::assemble(store, keys, config, None, directories)?;
+        let opened = Self::assemble(store, keys, config, None, machine)?;
         warnings.into_iter().for_each(|warning| opened.warn(warning));
         Ok(opened)
     }
@@ -307,18 +304,18 @@ impl Repository {
         keys: KeyRing,
         config: Config,
         slot: Option<SlotId>,
-        directories: &LocalDirectories,
+        machine: &Machine,
     ) -> Result<Self> {
         let chunker = Chunker::new(config.chunker, &keys.dedup().gear_table());
-        let cache =
-            directories.cache.as_ref().map(|cache| cache.join(config.repository.to_string()));
+        let cache = machine.cache.as_ref().map(|cache| cache.join(config.repository.to_string()));
         let trees = cache.as_ref().filter(|_| store.capabilities().is_remote);
         let trees = TreeCache::new(trees.map(|cache| cache.join("trees")));
         let index = Index::new(config.repository, cache.map(|cache| cache.join("index")));
-        let state = State::new(directories.state.as_deref(), config.repository);
+        let state =
+            State::new(machine.state.as_deref(), config.repository, Arc::clone(&machine.random));
         let opened = Self {
             inner: Arc::new(Inner {
-                store: object_cache::layer(&store, directories),
+                store: object_cache::layer(&store, machine),
                 origin: store,
                 id_keys: keys.dedup().id_keys(),
                 keys,
@@ -326,6 +323,7 @@ impl Repository {
                 slot,
                 chunker,
                 index,
+                machine: machine.clone(),
                 state,
                 frames: FrameCache::default(),
                 trees,
@@ -351,7 +349,8 @@ impl Repository {
                 slot: inner.slot,
                 chunker: inner.chunker.clone(),
                 index: Index::new(self.id(), None),
-                state: State::new(None, self.id()),
+                machine: Machine { cache: None, state: None, ..inner.machine.clone() },
+                state: State::new(None, self.id(), Arc::clone(&inner.machine.random)),
                 frames: FrameCache::default(),
                 trees,
                 warnings: Default::default(),

@@ -11,6 +11,9 @@
 //! Order that makes a backup safe: a pack is durable before the journal names it, and a segment
 //! names only durable packs. `commit.rs` says the rest.
 //!
+//! Without sealers the caller's own thread does it all, one thing after another: what happens when is then
+//! decided by the store alone.
+//!
 //! One of the few files that start threads; they end with [`PackWriter::finish`] or its drop, whoever still
 //! holds a [`FrameWriter`]: the way into the channel is in one place, and is taken away there.
 
@@ -119,7 +122,7 @@ struct Shared {
     stored_bytes: AtomicU64,
     packs: AtomicU64,
     /// The way to the sealers; none once the writer has ended.
-    frames: Mutex<Option<Sender<Frame>>>,
+    way: Mutex<Option<Way>>,
     /// Frame writers with blobs that were not handed over.
     gathering: AtomicUsize,
     finish: Sender<Arc<OpenPack>>,
@@ -130,10 +133,20 @@ struct Shared {
     nearly_full: Mutex<Option<Space>>,
 }
 
+/// How frames become packs.
+#[derive(Clone)]
+enum Way {
+    /// Through threads.
+    Threads(Sender<Frame>),
+    /// On the thread of whoever has one.
+    Caller(Arc<Mutex<Sealer>>),
+}
+
 /// Writes packs; shared by all workers of an operation.
 pub struct PackWriter {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    has_ended: bool,
 }
 
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -142,8 +155,8 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl PackWriter {
-    /// Starts the threads. `level` is the zstd level, `sealers` how many cores to use. A dry writer
-    /// compresses and counts, and stores nothing.
+    /// Starts the threads. `level` is the zstd level, `sealers` how many cores to use; without any, all is done
+    /// by the callers. A dry writer compresses and counts, and stores nothing.
     ///
     /// # Errors
     /// [`Error::Local`] if the system gives no thread.
@@ -153,8 +166,11 @@ impl PackWriter {
         sealers: usize,
         is_dry: bool,
     ) -> Result<Self> {
-        let sealers = sealers.max(1);
         let (frames, frames_receiver) = crossbeam_channel::bounded(sealers);
+        let way = match sealers {
+            0 => Way::Caller(Arc::new(Mutex::new(Sealer::new(level)?))),
+            _ => Way::Threads(frames),
+        };
         // Bounded too: when the store is slower than the workers, they wait.
         let (finish, finish_receiver) = crossbeam_channel::bounded(2);
         let shared = Arc::new(Shared {
@@ -171,14 +187,17 @@ impl PackWriter {
             plain_bytes: 0.into(),
             stored_bytes: 0.into(),
             packs: 0.into(),
-            frames: Mutex::new(Some(frames)),
+            way: Mutex::new(Some(way)),
             gathering: 0.into(),
             finish,
             sealers: sealers.into(),
             to_stop: OnceLock::new(),
             nearly_full: Mutex::default(),
         });
-        let mut writer = Self { shared, threads: Vec::new() };
+        let mut writer = Self { shared, threads: Vec::new(), has_ended: false };
+        if sealers == 0 {
+            return Ok(writer);
+        }
         for number in 0..sealers {
             let (shared, frames) = (Arc::clone(&writer.shared), frames_receiver.clone());
             writer.spawn(format!("seal-{number}"), move || shared.seal_frames(&frames))?;
@@ -279,7 +298,8 @@ impl PackWriter {
     }
 
     fn stop(&mut self) {
-        guard(&self.shared.frames).take();
+        self.has_ended = true;
+        guard(&self.shared.way).take();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 self.shared.fail(Error::WorkerFailed);
@@ -290,7 +310,7 @@ impl PackWriter {
 
 impl Drop for PackWriter {
     fn drop(&mut self) {
-        if !self.threads.is_empty() {
+        if !self.has_ended {
             // Ended without `finish`: what is under way is given up; unfinished uploads leave nothing.
             self.shared.has_failed.store(true, Ordering::Release);
             self.stop();
@@ -367,11 +387,24 @@ impl FrameWriter {
         self.shared.blobs.fetch_add(frame.blobs.len() as u64, Ordering::Relaxed);
         self.shared.plain_bytes.fetch_add(frame.plain.len() as u64, Ordering::Relaxed);
         // A copy for the moment: who waits for room in the channel keeps nobody else from it.
-        let Some(frames) = guard(&self.shared.frames).clone() else {
-            return Err(Error::WorkerFailed);
-        };
-        guard(&self.shared.progress).frames += 1;
-        if frames.send(frame).is_ok() { self.shared.check() } else { Err(Error::WorkerFailed) }
+        let way = guard(&self.shared.way).clone();
+        match way {
+            None => Err(Error::WorkerFailed),
+            Some(Way::Caller(sealer)) => {
+                self.shared.check()?;
+                let sealed = self.shared.seal_frame(&mut guard(&sealer), &frame);
+                sealed.unwrap_or_else(|error| self.shared.fail(error));
+                self.shared.check()
+            }
+            Some(Way::Threads(frames)) => {
+                guard(&self.shared.progress).frames += 1;
+                if frames.send(frame).is_ok() {
+                    self.shared.check()
+                } else {
+                    Err(Error::WorkerFailed)
+                }
+            }
+        }
     }
 }
 
@@ -391,6 +424,21 @@ struct Sealer {
     coded: Vec<u8>,
     opened: Vec<u8>,
     plain: Vec<u8>,
+}
+
+impl Sealer {
+    fn new(level: i32) -> Result<Self> {
+        let made = || {
+            Ok(Self {
+                compressor: Compressor::new(level)?,
+                decompressor: Decompressor::new()?,
+                coded: Vec::new(),
+                opened: Vec::new(),
+                plain: Vec::new(),
+            })
+        };
+        made().map_err(Error::encode("a compressor"))
+    }
 }
 
 impl Shared {
@@ -430,16 +478,7 @@ impl Shared {
     }
 
     fn seal_frames(&self, frames: &Receiver<Frame>) {
-        let sealer = (|| {
-            Ok(Sealer {
-                compressor: Compressor::new(self.level)?,
-                decompressor: Decompressor::new()?,
-                coded: Vec::new(),
-                opened: Vec::new(),
-                plain: Vec::new(),
-            })
-        })();
-        let mut sealer = match sealer.map_err(Error::encode("a compressor")) {
+        let mut sealer = match Sealer::new(self.level) {
             Ok(sealer) => Some(sealer),
             Err(error) => {
                 self.fail(error);
@@ -536,9 +575,8 @@ impl Shared {
     }
 
     fn begin_pack(&self, kind: BlobKind) -> Result<Arc<OpenPack>> {
-        let mut salt = [0; 32];
-        getrandom::fill(&mut salt).map_err(Error::Random)?;
         let repository = &self.repository;
+        let salt = repository.machine().random()?;
         let epoch = repository.config().epoch;
         let master = repository.keys().master("a pack", epoch).map_err(Error::encode("a pack"))?;
         let key = PackKey::new(master, repository.id(), epoch, salt);
@@ -593,6 +631,11 @@ impl Shared {
     }
 
     fn hand_to_finisher(&self, pack: &Arc<OpenPack>) -> Result<()> {
+        if matches!(*guard(&self.way), Some(Way::Caller(_))) {
+            let finished = self.finish_pack(pack);
+            guard(&self.progress).packs -= 1;
+            return finished;
+        }
         self.finish.send(Arc::clone(pack)).map_err(|_| Error::WorkerFailed)
     }
 

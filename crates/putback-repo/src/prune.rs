@@ -22,7 +22,7 @@ use putback_format::segment::Segment;
 use putback_format::tree::Timestamp;
 use putback_store::{LockMode, ObjectInfo};
 
-use crate::commit::{Backup, COMMIT_WINDOW};
+use crate::commit::Backup;
 use crate::error::{Error, Result};
 use crate::forget::Retained;
 use crate::index::{IdSet, LiveSet, Liveness, PackNumber, PackUse};
@@ -30,14 +30,10 @@ use crate::index_table::PackRecord;
 use crate::observe::{Amount, Cancel, Event, Observer, Phase};
 use crate::reader::FrameReader;
 use crate::snapshots::StoredSnapshot;
-use crate::{Repository, clock, layout};
+use crate::{Repository, layout};
 
 /// How long a mark stands before its packs go.
 pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How far a listing may lag behind, where stores are not consistent.
-pub const LISTING_LAG: Duration = Duration::from_secs(60 * 60);
-/// Time between two looks that must show the same, where stores are not consistent.
-pub const SECOND_LOOK: Duration = Duration::from_secs(60);
 /// Blobs whose places are in memory at once while packs are stored anew: 56 bytes each.
 const REPACKED_BLOBS: u64 = 1 << 20;
 /// How often everything is looked at again before giving up.
@@ -71,10 +67,6 @@ pub struct PruneOptions {
     pub instant: bool,
     /// How long a mark stands.
     pub grace: Duration,
-    /// How far a listing may lag behind; none where the store is consistent.
-    pub lag: Duration,
-    /// Time between two looks that must show the same.
-    pub second_look: Duration,
     /// Changes nothing.
     pub dry_run: bool,
     /// Snapshots that a dry run takes for forgotten.
@@ -94,8 +86,6 @@ impl Default for PruneOptions {
             purge: false,
             instant: false,
             grace: GRACE,
-            lag: LISTING_LAG,
-            second_look: SECOND_LOOK,
             dry_run: false,
             taken_for_forgotten: BTreeSet::new(),
             workers: 1,
@@ -210,7 +200,7 @@ impl Repository {
             run.carry_out_marks(&mut report)?;
         } else if goes_on && !marked && report.packs_waiting == 0 {
             // Nothing goes with these snapshots.
-            let (now, grace) = (clock::now(), run.grace());
+            let (now, grace) = (self.now(), run.grace());
             run.delete_forgotten(|since| is_older(since, now, grace), &mut report)?;
         }
         report.is_interrupted = options.cancel.is_cancelled();
@@ -247,8 +237,8 @@ impl Run<'_> {
         match (self.is_consistent(), self.options.instant) {
             (true, true) => Duration::ZERO,
             (true, false) => self.options.grace,
-            (false, true) => COMMIT_WINDOW + 2 * self.options.lag,
-            (false, false) => self.options.grace.max(COMMIT_WINDOW + 2 * self.options.lag),
+            (false, true) => self.repository.times().grace_least(),
+            (false, false) => self.options.grace.max(self.repository.times().grace_least()),
         }
     }
 
@@ -267,7 +257,7 @@ impl Run<'_> {
         let repository = self.repository;
         let grace = self.grace();
         // A mark from the future is waited for until its time has come, and the grace period after it.
-        let now = clock::now();
+        let now = repository.now();
         let (due, waiting): (Vec<_>, Vec<_>) =
             self.marks()?.into_iter().partition(|mark| is_older(mark.since, now, grace));
         report.grace_seconds = grace.as_secs();
@@ -321,7 +311,7 @@ impl Run<'_> {
         let mut retained = Retained::default();
         for attempt in 0..ATTEMPTS {
             if attempt > 0 && !self.is_consistent() {
-                self.wait(self.options.second_look);
+                self.wait(self.repository.times().second_look);
             }
             if self.options.cancel.is_cancelled() {
                 return Ok(false);
@@ -381,7 +371,7 @@ impl Run<'_> {
         let step = Duration::from_millis(100);
         let mut left = time;
         while !left.is_zero() && !self.options.cancel.is_cancelled() {
-            std::thread::sleep(left.min(step));
+            self.repository.machine().clock.sleep(left.min(step));
             left = left.saturating_sub(step);
         }
     }
@@ -620,7 +610,7 @@ impl Run<'_> {
     /// Packs that no segment names and that are older than any run takes to name its packs.
     fn unindexed_packs(&self, indexed: &IdSet<PackId>) -> Result<Vec<ObjectInfo>> {
         let repository = self.repository;
-        let (now, grace) = (clock::now(), self.grace());
+        let (now, grace) = (repository.now(), self.grace());
         let listed = repository.store().list(layout::PACKS)?;
         Ok(listed
             .into_iter()

@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use putback_format::id::{PackId, RepositoryId, SlotId, WriterId};
 
 use crate::error::{Error, Result};
 use crate::local::create_private_directories;
+use crate::machine::Random;
 
 const WRITER: &str = "writer";
 const SEEN: &str = "seen";
@@ -24,6 +25,7 @@ const LOCK: &str = "lock";
 /// The state directory of one repository.
 pub(crate) struct State {
     directory: Option<PathBuf>,
+    random: Arc<dyn Random>,
     /// The writer id of this run, where none could be read.
     drawn: OnceLock<WriterId>,
     /// What the files would hold where there is no directory.
@@ -53,10 +55,15 @@ impl Seen {
 
 impl State {
     /// The state of a repository below `parent`, if that is given.
-    pub(crate) fn new(parent: Option<&Path>, repository: RepositoryId) -> Self {
+    pub(crate) fn new(
+        parent: Option<&Path>,
+        repository: RepositoryId,
+        random: Arc<dyn Random>,
+    ) -> Self {
         let directory = parent.map(|parent| parent.join(repository.to_string()));
         Self {
             directory,
+            random,
             memory: Mutex::default(),
             drawn: OnceLock::new(),
             journal: Mutex::new(None),
@@ -119,7 +126,7 @@ impl State {
             return Ok(*id);
         }
         let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(Error::Random)?;
+        self.random.fill(&mut bytes)?;
         let id = *self.drawn.get_or_init(|| WriterId::from_bytes(bytes));
         // Where nothing can be kept, each run is a writer of its own.
         let _ = self.write(WRITER, &format!("{id}\n"));
@@ -240,11 +247,18 @@ fn seen_text(generation: u64, seen: &Seen) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::SystemRandom;
 
     #[test]
     fn what_one_run_notes_the_next_one_reads() {
         let folder = tempfile::tempdir().unwrap();
-        let state = || State::new(Some(folder.path()), RepositoryId::from_bytes([1; 16]));
+        let state = || {
+            State::new(
+                Some(folder.path()),
+                RepositoryId::from_bytes([1; 16]),
+                Arc::new(SystemRandom),
+            )
+        };
         let writer = state().writer().unwrap();
         assert_eq!(state().writer().unwrap(), writer);
         let sequences = BTreeMap::from([(writer, 17)]);
@@ -267,7 +281,7 @@ mod tests {
 
     #[test]
     fn without_a_directory_everything_lasts_for_one_run() {
-        let state = || State::new(None, RepositoryId::from_bytes([1; 16]));
+        let state = || State::new(None, RepositoryId::from_bytes([1; 16]), Arc::new(SystemRandom));
         let run = state();
         let writer = run.writer().unwrap();
         assert_eq!(run.writer().unwrap(), writer);

@@ -107,7 +107,7 @@ pub(crate) fn create(
             host: context::host_name(),
         },
     };
-    let repository = Repository::init(store, password, &options, &context.directories())?;
+    let repository = Repository::init(store, password, &options, &context.machine())?;
     context.show_warnings(&repository);
     let id = repository.config().repository.to_string();
     let location = text::printable(&repository.location());

@@ -135,7 +135,7 @@ pub(crate) fn store(
     let options = client_options(context, storage)?;
     let account = putback_remotes::account_key(&options.api_url, &token);
     let client = client_with(context, storage, token, options)?;
-    let directories = context.directories();
+    let directories = context.machine();
     let store = PutioStore::open(PutioOptions {
         client,
         account,

@@ -4,10 +4,12 @@
 //! printed here cannot move the cursor, change colours or reorder what stands beside it.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{Span, Zoned, civil};
 use putback_format::tree::{Entry, EntryKind, Timestamp};
+use putback_repo::Times;
 
 /// A raw name: control characters, direction marks, backslashes and what is not UTF-8 as escapes.
 ///
@@ -200,7 +202,7 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
 }
 
 /// Reads `90`, `90s`, `5m` or `1h`.
-pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let error = || format!("'{}' is not a duration; write 90s, 5m or 1h", printable(text));
     let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits_end);
@@ -212,7 +214,24 @@ pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> 
         "d" => 86_400,
         _ => return Err(error()),
     };
-    number.checked_mul(seconds).map(std::time::Duration::from_secs).ok_or_else(error)
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(error)
+}
+
+/// Reads the times that safety rests on, as `2,1,0.1`.
+pub(crate) fn parse_times(text: &str) -> Result<Times, String> {
+    let error =
+        || format!("'{}' is not three numbers of seconds, such as 2,1,0.1", printable(text));
+    let seconds = |text: &str| {
+        let seconds = text.trim().parse().ok();
+        seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or_else(error)
+    };
+    let parts: Vec<&str> = text.split(',').collect();
+    let [commit_window, listing_lag, second_look] = parts.as_slice() else { return Err(error()) };
+    Ok(Times {
+        commit_window: seconds(commit_window)?,
+        listing_lag: seconds(listing_lag)?,
+        second_look: seconds(second_look)?,
+    })
 }
 
 /// Kind and permissions as `ls -l` shows them.

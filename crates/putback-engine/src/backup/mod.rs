@@ -23,9 +23,7 @@ use std::time::{Duration, Instant};
 use putback_format::id::SnapshotId;
 use putback_format::snapshot::{Incident, IncidentKind, Statistics};
 use putback_format::tree::{Entry, EntryKind, Timestamp};
-use putback_repo::{
-    Backup, Cancel, Event, Observer, Repository, SnapshotDraft, StoredSnapshot, clock,
-};
+use putback_repo::{Backup, Cancel, Event, Observer, Repository, SnapshotDraft, StoredSnapshot};
 
 use crate::Error;
 use crate::source::roots::{Roots, absolute_path};
@@ -271,7 +269,7 @@ pub fn backup(
         counters: pipeline::Counters::default(),
         paths,
         parent: parents.complete.as_ref().or(parents.checkpoint.as_ref()).map(|stored| stored.id),
-        time: options.time.unwrap_or_else(clock::now),
+        time: options.time.unwrap_or_else(|| repository.now()),
         started,
     };
     let outcome = match (source, roots) {

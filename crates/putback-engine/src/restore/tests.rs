@@ -1054,7 +1054,7 @@ fn a_file_with_damaged_content_is_left_out_and_named_and_others_come_back() {
             .unwrap();
         // In the first frame: one blob or all of its blobs are lost with it.
         assert!(store.damage(&pack, |bytes| bytes[1_000] ^= 1));
-        let directories = putback_repo::LocalDirectories::default();
+        let directories = putback_repo::Machine::default();
         let repository = Repository::open(Arc::new(store), &password, &directories).unwrap();
         let mut options = lab.options();
         options.sparse = sparse;
@@ -1090,7 +1090,7 @@ fn another_copy_of_a_damaged_blob_serves() {
         lab.write(&format!("{number}"), noise(number, 20_000));
     }
     let password = putback_repo::Password::new(b"password".to_vec());
-    let directories = putback_repo::LocalDirectories::default();
+    let directories = putback_repo::Machine::default();
     // Two writers that do not know of each other store everything twice.
     let other = Repository::open(Arc::new(lab.store.clone()), &password, &directories).unwrap();
     let unaware = other.begin_backup(None, 1).unwrap();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use putback_engine::Error;
 use putback_engine::backup::{BackupReport, Source, backup};
 use putback_format::tree::EntryKind;
-use putback_repo::{LocalDirectories, Repository};
+use putback_repo::Repository;
 use putback_store::ErrorKind;
 use putback_store::local::LocalStore;
 
@@ -49,7 +49,7 @@ fn local(folder: &Path) -> (Arc<LocalStore>, String) {
 }
 
 fn open(store: &Arc<LocalStore>, key: &str) -> Repository {
-    let directories = LocalDirectories::default();
+    let directories = putback_repo::Machine::default();
     Repository::open_with_exported_key(Arc::clone(store) as Arc<_>, key, &directories).unwrap()
 }
 

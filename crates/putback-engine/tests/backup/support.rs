@@ -14,8 +14,7 @@ use putback_engine::backup::{
 };
 use putback_engine::restore::{Overwrite, RestoreOptions, restore};
 use putback_repo::{
-    Cancel, CheckOptions, InitOptions, KdfCost, LocalDirectories, Observer, Password, ReadData,
-    Repository, SlotOwner,
+    Cancel, CheckOptions, InitOptions, KdfCost, Observer, Password, ReadData, Repository, SlotOwner,
 };
 use putback_store::Store;
 use putback_store::memory::MemoryStore;
@@ -48,10 +47,11 @@ impl Machine {
         path
     }
 
-    pub(crate) fn directories(&self) -> LocalDirectories {
-        LocalDirectories {
+    pub(crate) fn directories(&self) -> putback_repo::Machine {
+        putback_repo::Machine {
             cache: Some(self.root.path().join("cache")),
             state: Some(self.root.path().join("state")),
+            ..putback_repo::Machine::default()
         }
     }
 
@@ -135,7 +135,7 @@ pub(crate) fn init(store: Arc<dyn Store>) -> Repository {
         owner: SlotOwner::default(),
     };
     let password = Password::new(b"password".to_vec());
-    Repository::init(store, &password, &options, &LocalDirectories::default()).unwrap()
+    Repository::init(store, &password, &options, &putback_repo::Machine::default()).unwrap()
 }
 
 /// A plain backup.

@@ -9,7 +9,7 @@ use putback_format::id::PackId;
 use putback_format::key::BlobKind;
 use putback_format::mark::MarkKind;
 use putback_format::segment::Segment;
-use putback_repo::{Error, Repository, StoredSnapshot};
+use putback_repo::{Error, InitOptions, Machine, Repository, StoredSnapshot};
 use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
@@ -332,4 +332,31 @@ fn a_frame_writer_that_is_dropped_gives_up_what_it_gathered() {
     given_up.put(&noise(1, 5_000)).unwrap();
     drop(given_up);
     assert_eq!(backup.finish().unwrap().blobs, 0);
+}
+
+#[test]
+fn the_thread_of_the_caller_can_do_it_all() {
+    let store = MemoryStore::new();
+    let options = InitOptions { pack_bytes: Some(8 << 20), ..init_options() };
+    let machine = Machine::default();
+    let repository =
+        Repository::init(Arc::new(store.clone()), &password(), &options, &machine).unwrap();
+    let mut files = sample();
+    // More than a pack holds.
+    files.insert("large".to_owned(), noise(7, 18 << 20));
+    let backup = repository.begin_backup(None, 0).unwrap();
+    let root = put_tree(&backup, &files).unwrap();
+    let stored = backup.commit(draft(root)).unwrap();
+    let written = backup.finish().unwrap();
+    assert!(written.packs > 2, "{written:?}");
+    assert_holds(&store, &repository.export_key(), &stored, &files);
+    assert_clean(&repository);
+
+    // A run that is given up keeps no claims: the next one stores the same again.
+    let more = [("more", noise(8, 5_000))].map(|(name, bytes)| (name.to_owned(), bytes));
+    let backup = repository.begin_backup(None, 0).unwrap();
+    put_tree(&backup, &more.clone().into()).unwrap();
+    drop(backup);
+    let stored = back_up(&repository, &more.clone().into()).unwrap();
+    assert_holds(&store, &repository.export_key(), &stored, &more.into());
 }

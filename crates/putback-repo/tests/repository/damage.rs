@@ -122,7 +122,7 @@ impl Fixture {
         let repository = match Repository::open_with_exported_key(
             std::sync::Arc::new(store.clone()),
             &self.key,
-            &putback_repo::LocalDirectories::default(),
+            &putback_repo::Machine::default(),
         ) {
             Ok(repository) => repository,
             // Nothing can be opened: the damage is found, and it says which object.

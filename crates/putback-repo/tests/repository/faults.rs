@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use putback_repo::{
-    Error, KdfCost, LocalDirectories, Password, Repository, Result, SlotOwner, SnapshotDraft,
-    StoredSnapshot,
+    Error, KdfCost, Machine, Password, Repository, Result, SlotOwner, SnapshotDraft, StoredSnapshot,
 };
 use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
@@ -42,8 +41,8 @@ const ALL: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7];
 fn at_every_request(
     base: &MemoryStore,
     variants: &[usize],
-    work: &(dyn Fn(FaultyStore, &LocalDirectories) -> Result<()> + Sync),
-    verify: &(dyn Fn(&MemoryStore, &LocalDirectories, &str) + Sync),
+    work: &(dyn Fn(FaultyStore, &Machine) -> Result<()> + Sync),
+    verify: &(dyn Fn(&MemoryStore, &Machine, &str) + Sync),
 ) -> u64 {
     let points = std::sync::atomic::AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -72,14 +71,14 @@ fn at_every_request(
 }
 
 fn try_open(store: &MemoryStore, password: &Password) -> Result<Repository> {
-    Repository::open(Arc::new(store.clone()), password, &LocalDirectories::default())
+    Repository::open(Arc::new(store.clone()), password, &Machine::default())
 }
 
 #[test]
 fn an_init_that_broke_at_any_request_can_be_repeated() {
     let empty = MemoryStore::new();
-    let work = |store: FaultyStore, _: &LocalDirectories| init(Arc::new(store)).map(drop);
-    let verify = |store: &MemoryStore, _: &LocalDirectories, what: &str| {
+    let work = |store: FaultyStore, _: &Machine| init(Arc::new(store)).map(drop);
+    let verify = |store: &MemoryStore, _: &Machine, what: &str| {
         match init(Arc::new(store.clone())) {
             Ok(_) | Err(Error::RepositoryExists { .. }) => {}
             Err(error) => panic!("{what}: {}", describe(&error)),
@@ -167,7 +166,7 @@ fn third() -> Password {
 /// Opens with the first password, whose slot is the one that was made first.
 fn change(
     store: Arc<dyn Store>,
-    directories: &LocalDirectories,
+    directories: &Machine,
     key: &str,
     change: impl Fn(&Repository) -> Result<()>,
 ) -> Result<()> {
@@ -223,7 +222,7 @@ fn a_key_remove_that_broke_at_any_request_can_be_repeated() {
 #[test]
 fn a_changed_password_that_broke_at_any_request_leaves_the_old_or_the_new_one() {
     let (base, key, stored, files) = with_two_slots();
-    let work = |store: FaultyStore, directories: &LocalDirectories| {
+    let work = |store: FaultyStore, directories: &Machine| {
         let repository = Repository::open(Arc::new(store), &password(), directories)?;
         repository.change_password(&third(), KdfCost::LOW, &SlotOwner::default()).map(drop)
     };
@@ -273,7 +272,7 @@ fn check_backup(
     has_checkpoint: bool,
 ) {
     let files = before.last().map_or_else(|| grown(&Files::new()), |(_, files)| grown(files));
-    let work = |store: Arc<dyn Store>, directories: &LocalDirectories| {
+    let work = |store: Arc<dyn Store>, directories: &Machine| {
         let repository = Repository::open_with_exported_key(store, key, directories)?;
         // A backup lists before it begins.
         repository.snapshots(&Default::default())?;
@@ -288,7 +287,7 @@ fn check_backup(
         backup.finish()?;
         Ok(stored)
     };
-    let verify = |store: &MemoryStore, directories: &LocalDirectories, what: &str| {
+    let verify = |store: &MemoryStore, directories: &Machine, what: &str| {
         let assert_all = || {
             for (stored, files) in before {
                 assert_holds(store, key, stored, files);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use putback_format::key::BlobKind;
-use putback_repo::{Error, LocalDirectories};
+use putback_repo::{Error, Machine};
 use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
@@ -40,8 +40,8 @@ fn cache_files(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// A cache, and no state: these tests go back to older copies of the store.
-fn cache(folder: &Path) -> LocalDirectories {
-    LocalDirectories { state: None, ..directories(folder) }
+fn cache(folder: &Path) -> Machine {
+    Machine { state: None, ..directories(folder) }
 }
 
 /// Backs up what is known already and asserts that nothing new was stored, and that all can be read.

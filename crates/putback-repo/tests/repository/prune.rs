@@ -6,7 +6,7 @@ use std::time::Duration;
 use putback_format::mark::MarkKind;
 use putback_repo::prune::{MaxUnused, PruneOptions, PruneReport};
 use putback_repo::{
-    Cancel, Error, LocalDirectories, Repository, SnapshotDraft, SnapshotFilter, StoredSnapshot,
+    Cancel, Error, Machine, Repository, SnapshotDraft, SnapshotFilter, StoredSnapshot, Times,
 };
 use putback_store::memory::MemoryStore;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
@@ -334,12 +334,14 @@ fn small_packs_are_joined_when_that_is_asked_for() {
 fn where_stores_have_no_locks_marks_always_stand_for_the_window_and_the_lag() {
     let remote = Capabilities { is_remote: true, connections: 2, is_consistent: false };
     let store = MemoryStore::new().with_capabilities(remote);
-    let repository = init(Arc::new(store.clone())).unwrap();
+    let times = Times { second_look: Duration::ZERO, ..Times::default() };
+    let machine = Machine { times, ..Machine::default() };
+    let repository =
+        Repository::init(Arc::new(store.clone()), &password(), &init_options(), &machine).unwrap();
     let first = back_up(&repository, &files([("a", noise(1, 50_000).as_slice())])).unwrap();
     back_up(&repository, &files([("b", noise(2, 50_000).as_slice())])).unwrap();
     repository.forget(&[first]).unwrap();
     for options in [instant(), due()] {
-        let options = PruneOptions { second_look: Duration::ZERO, ..options };
         let report = prune(&repository, &options);
         assert_eq!(report.packs_deleted, 0, "{report:?}");
     }
@@ -397,7 +399,7 @@ fn a_prune_that_broke_at_any_request_loses_nothing_and_the_next_one_ends_it() {
 fn open_with_faulty(
     store: FaultyStore,
     key: &str,
-    directories: &LocalDirectories,
+    directories: &Machine,
 ) -> Result<Repository, Error> {
     Repository::open_with_exported_key(Arc::new(store), key, directories)
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use putback_format::key::BlobKind;
-use putback_repo::{CheckOptions, LocalDirectories, ReadData, Repository, SnapshotFilter};
+use putback_repo::{CheckOptions, Machine, ReadData, Repository, SnapshotFilter};
 use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
 use putback_store::testing::recording::{RecordingStore, RequestLog};
@@ -29,7 +29,7 @@ impl Remote {
         Arc::new(RecordingStore::with_log(Arc::new(self.memory.clone()), self.log.clone()))
     }
 
-    fn directories(&self) -> LocalDirectories {
+    fn directories(&self) -> Machine {
         directories(self.folder.path())
     }
 

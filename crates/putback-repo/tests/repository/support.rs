@@ -15,8 +15,8 @@ use putback_format::slot;
 use putback_format::snapshot::{Snapshot, Statistics};
 use putback_format::tree::{ChunkRef, Content, Entry, EntryKind, Timestamp};
 use putback_repo::{
-    Backup, CheckOptions, CheckReport, Error, InitOptions, KdfCost, LocalDirectories, Password,
-    ReadData, Repository, Result, SlotOwner, SnapshotDraft, StoredSnapshot,
+    Backup, CheckOptions, CheckReport, Error, InitOptions, KdfCost, Machine, Password, ReadData,
+    Repository, Result, SlotOwner, SnapshotDraft, StoredSnapshot,
 };
 use putback_store::memory::MemoryStore;
 use putback_store::{ObjectPath, Store};
@@ -41,8 +41,12 @@ pub(crate) fn init_options() -> InitOptions {
 }
 
 /// Cache and state below a folder.
-pub(crate) fn directories(folder: &Path) -> LocalDirectories {
-    LocalDirectories { cache: Some(folder.join("cache")), state: Some(folder.join("state")) }
+pub(crate) fn directories(folder: &Path) -> Machine {
+    Machine {
+        cache: Some(folder.join("cache")),
+        state: Some(folder.join("state")),
+        ..Machine::default()
+    }
 }
 
 /// A new repository that keeps nothing on this machine, its store, and its exported key.
@@ -55,19 +59,19 @@ pub(crate) fn repository() -> (Repository, MemoryStore, String) {
 
 /// Makes a repository.
 pub(crate) fn init(store: Arc<dyn Store>) -> Result<Repository> {
-    Repository::init(store, &password(), &init_options(), &LocalDirectories::default())
+    Repository::init(store, &password(), &init_options(), &Machine::default())
 }
 
 /// Opens a repository without the cost of a password.
 pub(crate) fn open(store: impl Store + 'static, key: &str) -> Repository {
-    open_with(store, key, &LocalDirectories::default())
+    open_with(store, key, &Machine::default())
 }
 
 /// As [`open`], with directories.
 pub(crate) fn open_with(
     store: impl Store + 'static,
     key: &str,
-    directories: &LocalDirectories,
+    directories: &Machine,
 ) -> Repository {
     Repository::open_with_exported_key(Arc::new(store), key, directories).unwrap()
 }

@@ -13,8 +13,7 @@ use putback_format::page::PageBuilder;
 use putback_format::snapshot::{Snapshot, Statistics};
 use putback_format::tree::{ChunkRef, Content, Entry, EntryKind, Extent, Timestamp};
 use putback_repo::{
-    FrameWriter, InitOptions, KdfCost, LocalDirectories, Password, Repository, SlotOwner,
-    SnapshotDraft,
+    FrameWriter, InitOptions, KdfCost, Machine, Password, Repository, SlotOwner, SnapshotDraft,
 };
 use putback_store::Store;
 
@@ -31,7 +30,7 @@ pub(crate) fn repository(store: Arc<dyn Store>, pack_bytes: u64, chunk_bytes: u3
         owner: SlotOwner { label: String::new(), user: String::new(), host: String::new() },
     };
     let password = Password::new(b"password".to_vec());
-    Repository::init(store, &password, &options, &LocalDirectories::default()).unwrap()
+    Repository::init(store, &password, &options, &Machine::default()).unwrap()
 }
 
 /// Changes an entry before it is stored; false leaves it out.
