@@ -1,5 +1,7 @@
 //! zstd, with a declared and enforced plain size.
 
+use std::cell::Cell;
+
 use crate::error::Error;
 
 /// How bytes were coded before they were sealed.
@@ -62,9 +64,24 @@ impl Compressor {
     }
 }
 
-/// Decompresses; one per worker, reused.
+thread_local! {
+    /// The context of a decompressor that was dropped. To make one asks the processor what it can do, which takes
+    /// longer than to open a small object, and on virtual machines much longer.
+    static SPARE: Cell<Option<zstd::bulk::Decompressor<'static>>> = const { Cell::new(None) };
+}
+
+/// Decompresses; one per worker, reused. A thread that makes and drops many of them has one context for all.
 pub struct Decompressor {
-    zstd: zstd::bulk::Decompressor<'static>,
+    /// There until it is dropped.
+    zstd: Option<zstd::bulk::Decompressor<'static>>,
+}
+
+impl Drop for Decompressor {
+    fn drop(&mut self) {
+        let zstd = self.zstd.take();
+        // At the end of a thread there is nobody to keep it for.
+        let _ = SPARE.try_with(|spare| spare.set(zstd));
+    }
 }
 
 impl Decompressor {
@@ -73,9 +90,12 @@ impl Decompressor {
     /// # Errors
     /// [`Error::SelfCheck`] if zstd refuses, for want of memory.
     pub fn new() -> Result<Self, Error> {
-        let zstd = zstd::bulk::Decompressor::new()
-            .map_err(|_| Error::SelfCheck { what: "a decompressor", why: "zstd refused" })?;
-        Ok(Self { zstd })
+        let refused = Error::SelfCheck { what: "a decompressor", why: "zstd refused" };
+        let zstd = match SPARE.try_with(Cell::take) {
+            Ok(Some(spare)) => spare,
+            _ => zstd::bulk::Decompressor::new().map_err(|_| refused)?,
+        };
+        Ok(Self { zstd: Some(zstd) })
     }
 
     /// Decodes `coded` into `plain`, which is overwritten and ends with exactly `plain_length` bytes.
@@ -95,9 +115,11 @@ impl Decompressor {
             Codec::Raw => plain.extend_from_slice(coded),
             Codec::Zstd => {
                 plain.reserve(plain_length);
-                self.zstd
-                    .decompress_to_buffer(coded, plain)
-                    .map_err(|_| Error::Decompress { what: "a frame" })?;
+                let damaged = Error::Decompress { what: "a frame" };
+                match &mut self.zstd {
+                    Some(zstd) => zstd.decompress_to_buffer(coded, plain).map_err(|_| damaged)?,
+                    None => return Err(damaged),
+                };
             }
         }
         if plain.len() == plain_length {

@@ -16,8 +16,8 @@ use crate::wire::{Reader, length_u32, padme};
 pub(crate) const MAGIC: [u8; 4] = *b"PUTB";
 /// Version of the layout of sealed objects.
 const VERSION: u8 = 1;
-/// Magic, kind, version, two zero bytes, repository, epoch, salt.
-const HEADER_BYTES: usize = 4 + 1 + 1 + 2 + 16 + 4 + 32;
+/// Bytes in the clear before the seal: magic, kind, version, two zero bytes, repository, epoch, salt.
+pub const HEADER_BYTES: usize = 4 + 1 + 1 + 2 + 16 + 4 + 32;
 /// Codec, three zero bytes, plain length, coded length.
 const PREFIX_BYTES: usize = 12;
 /// zstd level of sealed objects: they are small.
@@ -133,6 +133,14 @@ pub fn repository_of(kind: ObjectKind, object: &[u8]) -> Result<RepositoryId, Er
     let (header, _, _) = read_header(kind, None, object)?;
     let mut reader = Reader::new(&header[8..], kind.name());
     Ok(RepositoryId::from_bytes(reader.array()?))
+}
+
+/// The epoch that an object of this kind says it is sealed under; unauthenticated.
+///
+/// # Errors
+/// As [`unseal`], for what the header shows.
+pub fn epoch_of(kind: ObjectKind, repository: RepositoryId, object: &[u8]) -> Result<u32, Error> {
+    read_header(kind, Some(repository), object).map(|(_, epoch, _)| epoch)
 }
 
 fn read_header(

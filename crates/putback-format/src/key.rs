@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 
+use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::error::Error;
@@ -192,6 +193,35 @@ impl KeyRing {
         }
         self.masters.insert(epoch, master);
         Ok(())
+    }
+
+    /// Adds the epochs of another slot of the same repository. Nothing is added where the dedup secrets differ:
+    /// that slot is of another repository.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] beyond [`EPOCHS_MAX`] epochs.
+    pub fn absorb(&mut self, other: &Self) -> Result<(), Error> {
+        if !bool::from(self.dedup.0.ct_eq(&other.dedup.0)) {
+            return Ok(());
+        }
+        for (epoch, master) in &other.masters {
+            if !self.has_epoch(*epoch) {
+                self.insert(*epoch, master.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the key of this epoch is there.
+    #[must_use]
+    pub fn has_epoch(&self, epoch: u32) -> bool {
+        self.masters.contains_key(&epoch)
+    }
+
+    /// How many epochs there are.
+    #[must_use]
+    pub fn epoch_count(&self) -> usize {
+        self.masters.len()
     }
 
     /// The dedup secret.

@@ -30,6 +30,7 @@ pub mod segment;
 pub mod slot;
 pub mod snapshot;
 pub mod tree;
+pub mod vectors;
 mod wire;
 
 pub use error::Error;

@@ -10,18 +10,19 @@ pub const CHUNK_AVERAGE_MIN: u32 = 16 << 10;
 pub const CHUNK_AVERAGE_MAX: u32 = 2 << 20;
 /// Most plain bytes of one frame: the largest chunk that stands alone, or many small ones.
 pub const FRAME_PLAIN_BYTES_MAX: u32 = 16 << 20;
-/// Most blobs of one frame.
-pub const FRAME_BLOBS_MAX: u32 = 1 << 20;
+/// Most blobs of one frame: what its pack can hold.
+pub const FRAME_BLOBS_MAX: u32 = PACK_BLOBS_MAX;
 /// Smallest pack size that `init` accepts.
 pub const PACK_BYTES_MIN: u64 = 8 << 20;
 /// Largest pack size that `init` accepts.
 pub const PACK_BYTES_MAX: u64 = 256 << 20;
-/// Most blobs of one pack: bounds the header.
-pub const PACK_BLOBS_MAX: u32 = 1 << 21;
-/// Largest sealed header of a pack.
-pub const PACK_HEADER_BYTES_MAX: u32 = 96 << 20;
-/// Largest index segment as stored. Writers aim at [`SEGMENT_BYTES_TARGET`].
-pub const SEGMENT_BYTES_MAX: u32 = 128 << 20;
+/// Most frames and blobs of one pack: bounds the header, and with it what one pack adds to a segment.
+pub const PACK_BLOBS_MAX: u32 = 1 << 17;
+/// Largest sealed header of a pack: its table takes 49 bytes for each frame with its blob.
+pub const PACK_HEADER_BYTES_MAX: u32 = 8 << 20;
+/// Largest index segment. Writers aim at [`SEGMENT_BYTES_TARGET`], and the last pack may go beyond it. What a reader
+/// holds is several times as much: 64 MiB are enough for any.
+pub const SEGMENT_BYTES_MAX: u32 = 20 << 20;
 /// Where writers close an index segment.
 pub const SEGMENT_BYTES_TARGET: u32 = 8 << 20;
 /// Largest snapshot, configuration, mark or slot as stored.

@@ -299,6 +299,10 @@ impl PackContents {
             if frame.codec == Codec::Raw && coded != frame.plain_length {
                 return invalid("a raw frame has two lengths");
             }
+            // Or a reader would fetch a pack's worth for a few plain bytes.
+            if frame.codec == Codec::Zstd && coded >= frame.plain_length {
+                return invalid("a compressed frame is not smaller than what it holds");
+            }
             let sum: u64 = lengths.by_ref().take(frame.blobs as usize).map(|l| u64::from(*l)).sum();
             if sum != u64::from(frame.plain_length) {
                 return invalid("the blobs of a frame do not fill it");
@@ -400,7 +404,8 @@ impl PackBuilder {
     }
 
     /// Closes the pack: at its exact size if `is_full`, else at the next Padmé length (but never
-    /// above the exact size). The header is opened again before it is returned.
+    /// above the exact size). One that takes no more blobs though half of its room is left counts as
+    /// not full: zeros would be most of it. The header is opened again before it is returned.
     ///
     /// # Errors
     /// [`Error::SelfCheck`] if the header does not open to what was sealed.
@@ -417,6 +422,9 @@ impl PackBuilder {
         }
         tail.extend_from_slice(&trailer);
         let length = self.body_length + tail.len() as u64;
+        let is_full = is_full
+            && (length > self.pack_bytes / 2
+                || self.contents.ids.len() <= PACK_BLOBS_MAX as usize / 2);
         let target = if is_full { self.pack_bytes } else { padme(length).min(self.pack_bytes) };
         let padding = target
             .checked_sub(length)
@@ -527,13 +535,29 @@ mod tests {
     fn what_room_promises_fits_to_the_byte_and_no_more_is_taken() {
         for blobs in [1, 7, 500] {
             let mut builder = PackBuilder::new(BlobKind::Data, PACK_BYTES);
-            let list = vec![(BlobId::from_bytes([1; 32]), 1); blobs];
+            let length = PACK_BYTES as u32 / blobs as u32 + 1;
+            let list = vec![(BlobId::from_bytes([1; 32]), length); blobs];
+            let plain_length = length * blobs as u32;
             let room = builder.room(blobs) as usize;
-            assert!(builder.push(Codec::Zstd, blobs as u32, room + 1, &list).is_err());
-            builder.push(Codec::Zstd, blobs as u32, room, &list).unwrap();
+            assert!(builder.push(Codec::Zstd, plain_length, room + 1, &list).is_err());
+            builder.push(Codec::Zstd, plain_length, room, &list).unwrap();
             let (_, end) = builder.finish(&key(), true).unwrap();
             assert_eq!(room as u64 + 40 + end.padding + end.tail.len() as u64, PACK_BYTES);
         }
+    }
+
+    #[test]
+    fn a_pack_that_takes_no_more_blobs_is_not_filled_with_zeros() {
+        let all = PACK_BLOBS_MAX as usize;
+        let mut builder = PackBuilder::new(BlobKind::Data, 64 << 20);
+        let list = vec![(BlobId::from_bytes([1; 32]), 10); all];
+        builder.push(Codec::Zstd, 10 * PACK_BLOBS_MAX, 1000, &list).unwrap();
+        assert_eq!(builder.room(1), 0);
+        let (contents, end) = builder.finish(&key(), true).unwrap();
+        assert_eq!(contents.ids.len(), all);
+        let length = 1040 + end.padding + end.tail.len() as u64;
+        assert_eq!(length, padme(length));
+        assert!(length < 8 << 20, "{length}");
     }
 
     #[test]
@@ -555,12 +579,13 @@ mod tests {
             PackContents::decode(&bytes, 100)
         };
         assert_eq!(decode(&good).unwrap(), good);
-        let lies: [fn(&mut PackContents); 6] = [
+        let lies: [fn(&mut PackContents); 7] = [
             |contents| contents.lengths[0] = 21,
             |contents| contents.frames[0].blobs = 1,
             |contents| contents.frames[0].stored_length = 101,
             |contents| contents.frames[0].stored_length = 39,
             |contents| contents.frames[0].codec = Codec::Raw,
+            |contents| contents.frames[0].stored_length = 100,
             |contents| contents.frames[0].plain_length = u32::MAX,
         ];
         for (number, lie) in lies.iter().enumerate() {

@@ -131,7 +131,7 @@ mod fast {
     }
 }
 
-fn encrypt(
+pub(crate) fn encrypt(
     key: &[u8; 32],
     nonce: &[u8; NONCE_BYTES],
     aad: &[u8],
@@ -144,7 +144,7 @@ fn encrypt(
     tag.ok_or(Error::SelfCheck { what: "a sealed object", why: "the cipher refused" })
 }
 
-fn decrypt(
+pub(crate) fn decrypt(
     key: &[u8; 32],
     nonce: &[u8; NONCE_BYTES],
     aad: &[u8],

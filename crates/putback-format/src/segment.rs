@@ -91,33 +91,31 @@ impl Segment {
         let packs = reader.count("the number of packs", u32::MAX, PACK_BYTES_LEAST)?;
         let tombstones = reader.count("the number of tombstones", u32::MAX, 32)?;
         let replaces = reader.count("the number of replaced segments", u32::MAX, 32)?;
-        let tombstones = (0..tombstones)
-            .map(|_| reader.array().map(PackId::from_bytes))
-            .collect::<Result<Vec<_>, _>>()?;
-        let replaces = (0..replaces)
-            .map(|_| reader.array().map(SegmentId::from_bytes))
-            .collect::<Result<Vec<_>, _>>()?;
+        // The counts are not above what the bytes hold.
+        let ids = reader.bytes(tombstones * PackId::LENGTH)?.as_chunks().0;
+        let tombstones: Vec<_> = ids.iter().copied().map(PackId::from_bytes).collect();
+        let ids = reader.bytes(replaces * SegmentId::LENGTH)?.as_chunks().0;
+        let replaces: Vec<_> = ids.iter().copied().map(SegmentId::from_bytes).collect();
         if !tombstones.is_sorted_by(|a, b| a < b) || !replaces.is_sorted_by(|a, b| a < b) {
             return Err(Error::Invalid { what: WHAT, why: "ids are not in order" });
         }
-        let packs = (0..packs)
-            .map(|_| {
-                let id = PackId::from_bytes(reader.array()?);
-                let salt = reader.array()?;
-                let epoch = reader.u32()?;
-                let crc32 = reader.u32()?;
-                let size = reader.u64()?;
-                if size > PACK_BYTES_MAX {
-                    let limit = PACK_BYTES_MAX;
-                    return Err(Error::TooLarge { what: "the size of a pack", value: size, limit });
-                }
-                let body = size.saturating_sub(TRAILER_BYTES as u64);
-                let contents = PackContents::read(&mut reader, body)?;
-                Ok(SegmentPack { id, salt, epoch, crc32, size, contents })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut decoded = Vec::with_capacity(packs);
+        for _ in 0..packs {
+            let id = PackId::from_bytes(reader.array()?);
+            let salt = reader.array()?;
+            let epoch = reader.u32()?;
+            let crc32 = reader.u32()?;
+            let size = reader.u64()?;
+            if size > PACK_BYTES_MAX {
+                let limit = PACK_BYTES_MAX;
+                return Err(Error::TooLarge { what: "the size of a pack", value: size, limit });
+            }
+            let body = size.saturating_sub(TRAILER_BYTES as u64);
+            let contents = PackContents::read(&mut reader, body)?;
+            decoded.push(SegmentPack { id, salt, epoch, crc32, size, contents });
+        }
         reader.finish()?;
-        Ok(Self { packs, tombstones, replaces })
+        Ok(Self { packs: decoded, tombstones, replaces })
     }
 }
 

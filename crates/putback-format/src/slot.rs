@@ -214,6 +214,14 @@ impl<'a> Slot<'a> {
         keys
     }
 
+    /// The newest epoch whose key the slot holds, as its description says; unauthenticated until that is read.
+    ///
+    /// # Errors
+    /// As [`envelope::epoch_of`].
+    pub fn newest_epoch(&self) -> Result<u32, Error> {
+        envelope::epoch_of(ObjectKind::SlotInfo, self.repository, self.info)
+    }
+
     /// Whose password it is; readable with the keys of any slot of the same repository.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::cbor::{
     require_at_most, validate_unknown,
 };
 use crate::error::Error;
-use crate::id::{SnapshotId, WriterId};
+use crate::id::{RepositoryId, SnapshotId, WriterId};
 use crate::limits::{
     INCIDENTS_BYTES_MAX, INCIDENTS_MAX, PATH_BYTES_MAX, PATHS_MAX, SMALL_OBJECT_BYTES_MAX,
     TAGS_MAX, TEXT_BYTES_MAX, WRITERS_MAX,
@@ -48,6 +48,8 @@ mod key {
     pub(super) const WRITER: u32 = 15;
     pub(super) const SEQUENCE: u32 = 16;
     pub(super) const SEEN: u32 = 17;
+    /// Above 63, so that programs which do not know it keep it.
+    pub(super) const ORIGINAL: u32 = 65;
 }
 /// Number of the fields above but for [`key::PARENT`], the only one that may be missing.
 const FIELDS_REQUIRED: usize = 17;
@@ -161,6 +163,29 @@ pub struct Snapshot {
     pub unknown: Vec<(u32, Vec<u8>)>,
 }
 
+/// The snapshot of another repository that one was copied from, or the first of several such.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Original {
+    /// The repository.
+    pub repository: RepositoryId,
+    /// The snapshot in it.
+    pub snapshot: SnapshotId,
+}
+
+impl Original {
+    /// Puts this among the fields from 64 on of a snapshot, in place of another one.
+    pub fn put_into(&self, fields: &mut Vec<(u32, Vec<u8>)>) {
+        let mut value = Vec::new();
+        put_bytes(
+            &mut value,
+            &[&self.repository.as_bytes()[..], self.snapshot.as_bytes()].concat(),
+        );
+        fields.retain(|(key, _)| *key != key::ORIGINAL);
+        let at = fields.partition_point(|(key, _)| *key < key::ORIGINAL);
+        fields.insert(at, (key::ORIGINAL, value));
+    }
+}
+
 impl IncidentKind {
     /// The kind with this number in the format.
     const fn from_number(number: u64) -> Option<Self> {
@@ -229,6 +254,19 @@ impl Snapshot {
             fitting += 1;
         }
         self.incidents.truncate(fitting);
+    }
+
+    /// What it was copied from, if it came from another repository. A field that does not say this is none.
+    #[must_use]
+    pub fn original(&self) -> Option<Original> {
+        let (_, value) = self.unknown.iter().find(|(key, _)| *key == key::ORIGINAL)?;
+        let mut reader = Reader::new(WHAT, value);
+        let bytes: [u8; RepositoryId::LENGTH + SnapshotId::LENGTH] = reader.byte_array().ok()?;
+        let (repository, snapshot) = bytes.split_first_chunk()?;
+        Some(Original {
+            repository: RepositoryId::from_bytes(*repository),
+            snapshot: SnapshotId::from_bytes(*snapshot.first_chunk()?),
+        })
     }
 
     /// Checks every rule of the format but the encoded length.
@@ -538,6 +576,22 @@ mod tests {
             .map(|kind| Incident { kind, ..incident(3, "no") })
             .to_vec();
         assert_eq!(Snapshot::decode(&snapshot.encode()).unwrap(), snapshot);
+    }
+
+    #[test]
+    fn an_original_is_kept_among_the_fields_that_others_do_not_know() {
+        let original = Original {
+            repository: RepositoryId::from_bytes([1; 16]),
+            snapshot: SnapshotId::from_bytes([2; 32]),
+        };
+        let mut snapshot = snapshot();
+        assert_eq!(snapshot.original(), None);
+        snapshot.unknown = vec![(64, vec![0]), (65, vec![0]), (66, vec![0])];
+        assert_eq!(snapshot.original(), None, "another value is no original");
+        original.put_into(&mut snapshot.unknown);
+        let decoded = Snapshot::decode(&snapshot.encode()).unwrap();
+        assert_eq!(decoded.original(), Some(original));
+        assert_eq!(decoded.unknown.len(), 3);
     }
 
     #[test]
