@@ -151,6 +151,11 @@ pub trait Store: Send + Sync {
     /// Deletes these rows; one that is gone already is success.
     fn delete(&self, objects: &[ObjectInfo]) -> Result<(), Error>;
 
+    /// How many rows [`Store::delete`] deletes with one request.
+    fn delete_batch(&self) -> usize {
+        1
+    }
+
     /// Free and total bytes, where the store tells.
     fn space(&self) -> Result<Option<Space>, Error>;
 

@@ -2,11 +2,14 @@
 //!
 //! [`contract`] is what each [`Store`](crate::Store) has to keep; [`recording`] notes every
 //! request; [`faulty`] fails on purpose. The last two are layers around any store and see the same
-//! [`Call`]s, so that the k-th request of a log is the k-th that a fault can hit.
+//! [`Call`]s, so that the k-th request of a log is the k-th that a fault can hit. [`simulated`] is a world of
+//! machines that share a store, with a time of its own.
 
 pub mod contract;
 pub mod faulty;
+pub mod random;
 pub mod recording;
+pub mod simulated;
 
 use crate::Operation;
 

@@ -33,6 +33,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Call;
+use super::random::Random;
 use crate::{
     Capabilities, Error, ErrorKind, Lock, LockMode, ObjectInfo, ObjectPath, Space, Status, Store,
     Upload,
@@ -199,7 +200,7 @@ impl FaultyStore {
         Self {
             inner,
             state: Arc::new(Mutex::new(State {
-                random: Random { state: seed },
+                random: Random::new(seed),
                 counts: BTreeMap::new(),
                 requests: 0,
                 failures: 0,
@@ -500,6 +501,10 @@ impl Store for FaultyStore {
         verdict.conclude(result)
     }
 
+    fn delete_batch(&self) -> usize {
+        self.inner.delete_batch()
+    }
+
     fn space(&self) -> Result<Option<Space>, Error> {
         let verdict = self.begin(Call::Space, "", 0)?;
         verdict.conclude(self.inner.space())
@@ -567,25 +572,5 @@ impl Drop for FaultyUpload {
         {
             *bytes_left = bytes_left.saturating_add(self.bytes.len() as u64);
         }
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same on every machine.
-struct Random {
-    state: u64,
-}
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// A number below `end`, which is above 0.
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
     }
 }

@@ -185,6 +185,10 @@ impl Store for RecordingStore {
         self.log.note(Call::Delete, paths.join(" "), |()| 0, self.inner.delete(objects))
     }
 
+    fn delete_batch(&self) -> usize {
+        self.inner.delete_batch()
+    }
+
     fn space(&self) -> Result<Option<Space>, Error> {
         self.log.note(Call::Space, "", |_| 0, self.inner.space())
     }
