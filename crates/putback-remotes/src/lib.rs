@@ -5,6 +5,9 @@
 //! continued. The client crate `putio` speaks the protocol, waits and retries; it knows nothing of
 //! stores. [`location`] takes `name:path` apart and knows nothing of configuration.
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod location;
 mod putio;
 

@@ -23,7 +23,7 @@
 //! Memory: about 150 bytes for each row of the repository; objects of up to [`IN_MEMORY_BYTES_MAX`]
 //! are sent from the caller's buffer, larger ones and those of unknown length from the disk.
 
-mod cache;
+pub(crate) mod cache;
 mod failure;
 mod known;
 mod objects;
@@ -438,6 +438,10 @@ impl Store for PutioStore {
         let result = inner.block_on(inner.delete(objects));
         inner.save(false);
         result
+    }
+
+    fn delete_batch(&self) -> usize {
+        putio::BATCH_FILES_MAX
     }
 
     fn space(&self) -> Result<Option<Space>, Error> {

@@ -302,7 +302,7 @@ async fn forget(slot: &Slot, link: &Link) {
 }
 
 /// The first and the last byte of `bytes 0-9/10` (RFC 9110 section 14.4).
-fn parse_content_range(text: &str) -> Option<(u64, u64)> {
+pub(crate) fn parse_content_range(text: &str) -> Option<(u64, u64)> {
     let (unit, rest) = text.split_once(' ')?;
     if !unit.eq_ignore_ascii_case("bytes") {
         return None;

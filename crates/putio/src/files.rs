@@ -14,8 +14,8 @@ use crate::retry::Attempts;
 use crate::transport::Call;
 use crate::wire::{DeleteAnswer, Done, ErrorEnvelope, FileAnswer, MoveAnswer};
 
-/// Files named in one request.
-const BATCH_FILES_MAX: usize = 100;
+/// Most files that one request names, of whatever is done to several at once.
+pub const BATCH_FILES_MAX: usize = 100;
 /// Rounds of a delete that the service does piece by piece.
 const DELETE_ROUNDS_MAX: u32 = 10_000;
 

@@ -49,11 +49,15 @@ mod trash;
 mod wire;
 
 pub mod auth;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod upload;
 
 pub use client::Client;
 pub use content::{Content, FileContent};
 pub use error::{Error, ErrorKind};
+pub use files::BATCH_FILES_MAX;
 pub use model::{
     Account, DeleteOptions, Disk, File, FileId, FileKind, ItemError, Listing, Settings, TokenInfo,
     Trash, TrashedFile, Usage,

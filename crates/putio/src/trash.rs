@@ -2,14 +2,11 @@
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::files::join_ids;
+use crate::files::{BATCH_FILES_MAX, join_ids};
 use crate::model::FileId;
 use crate::retry::Attempts;
 use crate::transport::Call;
 use crate::wire::Done;
-
-/// Files named in one request.
-const BATCH_FILES_MAX: usize = 100;
 
 impl Client {
     /// Asks for rows to be taken out of the trash. The service does so some seconds later; ids stay,

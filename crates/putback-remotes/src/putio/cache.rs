@@ -117,6 +117,21 @@ pub(super) fn decode(bytes: &[u8], key: &[u8; 32], now: SystemTime) -> Option<Kn
     rest.is_empty().then_some(known)
 }
 
+/// Reads a file of these bytes behind its head and before its hash, and writes it again without them.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn recode(bytes: &[u8]) -> Option<Vec<u8>> {
+    const KEY: [u8; 32] = [7; 32];
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_330_800);
+    let head = encode(&Known::resolved(now), &KEY);
+    // Without the number of folders, which is zero there, and the hash.
+    let head = &head[..head.len() - 36];
+    let mut file = [head, bytes].concat();
+    let hash = blake3::hash(&file);
+    file.extend_from_slice(hash.as_bytes());
+    let file = encode(&decode(&file, &KEY, now)?, &KEY);
+    Some(file[head.len()..file.len() - 32].to_vec())
+}
+
 fn put_count(bytes: &mut Vec<u8>, count: usize) {
     // A folder of more than 2^32 rows would not have fitted into memory; one that does not decode
     // costs a listing.
