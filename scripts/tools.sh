@@ -38,6 +38,12 @@ need_compiler() {
     command -v cc > /dev/null || apt_install gcc libc6-dev
 }
 
+# libFuzzer is C++.
+need_cxx() {
+    need_compiler
+    command -v c++ > /dev/null || apt_install g++
+}
+
 # The tests look at access control lists with programs that know them.
 need_acl() {
     command -v setfacl > /dev/null || apt_install acl
