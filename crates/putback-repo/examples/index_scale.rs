@@ -1,11 +1,12 @@
-//! Measures the index with made-up entries: time to build, to open, to look up, memory and file size.
+//! Measures the index with made-up entries: time to build, to open, to look up, memory and file size; and what the
+//! planning of a prune needs where snapshots need every second blob of the first half, in no order.
 //!
 //! ```text
 //! cargo run --release -p putback-repo --features testing --example index_scale -- FOLDER [MILLIONS...]
 //! ```
 //!
 //! Each size runs in a process of its own, so that its peak memory is its own: once to build the tables, once
-//! to open and use them.
+//! to open and use them, once to plan.
 
 #![expect(clippy::print_stdout, reason = "a table is what it is for")]
 
@@ -14,7 +15,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use putback_repo::testing::{BLOBS_PER_SEGMENT, blob_id, made_up_index};
+use putback_repo::testing::{BLOBS_PER_SEGMENT, blob_id, made_up_index, plan_prune};
 
 const LOOK_UPS: u64 = 200_000;
 
@@ -62,6 +63,24 @@ fn measure(folder: &Path, millions: u64) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Another process: plans a prune. Half of the packs are needed by half, the others not at all.
+fn plan(folder: &Path, millions: u64) -> Result<(), Box<dyn Error>> {
+    let segments = (millions * 1_000_000).div_ceil(BLOBS_PER_SEGMENT);
+    let blobs = segments * BLOBS_PER_SEGMENT;
+    let index = made_up_index(folder, segments)?;
+    let before = peak_mib()?;
+    let started = Instant::now();
+    let (noted, unneeded) = plan_prune(&index, (0..blobs / 2).step_by(2).map(blob_id))?;
+    let seconds = started.elapsed().as_secs_f64();
+    assert_eq!(noted, blobs / 4, "a needed blob was not found");
+    println!(
+        "planning a prune: {noted} of {blobs} blobs needed, {unneeded} packs unneeded; {seconds:.2} s, \
+         peak {:.0} MiB, of which opening the index {before:.0}",
+        peak_mib()?,
+    );
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args_os().skip(1);
     let folder = arguments.next().ok_or("usage: index_scale FOLDER [MILLIONS...]")?;
@@ -71,6 +90,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     {
         return measure(Path::new(&folder), millions.parse()?);
     }
+    if let [flag, millions] = rest.as_slice()
+        && flag == "--plan"
+    {
+        return plan(Path::new(&folder), millions.parse()?);
+    }
     println!(
         "| blobs | seconds to build, then to open | us a look-up, there | us, not there | peak MiB | files MiB |"
     );
@@ -78,9 +102,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sizes = if rest.is_empty() { vec!["1".into(), "10".into(), "100".into()] } else { rest };
     for millions in sizes {
         let folder = Path::new(&folder).join(&millions);
-        for _ in ["build", "open"] {
+        // To build, to open, to plan.
+        for flag in ["--one", "--one", "--plan"] {
             let mut command = Command::new(std::env::current_exe()?);
-            if !command.arg(&folder).args(["--one", &millions]).status()?.success() {
+            if !command.arg(&folder).args([flag, &millions]).status()?.success() {
                 return Err("a measurement failed".into());
             }
         }

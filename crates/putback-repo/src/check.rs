@@ -24,6 +24,7 @@ use putback_store::ObjectInfo;
 
 use crate::error::{Error, Result};
 use crate::index::{IdSet, PackNumber};
+use crate::index_load::{Unread, is_gone_or_damaged};
 use crate::index_table::PackRecord;
 use crate::observe::{Amount, Cancel, Event, Observer, Phase};
 use crate::open::list_configs;
@@ -40,6 +41,9 @@ const HURTS_MAX: usize = 100;
 const PIECE_BYTES_LOCAL: u64 = 4 << 20;
 /// The same where a request costs a round trip; one such piece for each worker is in memory.
 const PIECE_BYTES_REMOTE: u64 = 16 << 20;
+
+/// What is said of a pack that the index names and the store does not.
+pub(crate) const MISSING: &str = "it is missing";
 
 /// How much of the data to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -154,18 +158,30 @@ impl OpenDirectory {
     }
 }
 
+/// What a check found, for whoever repairs it.
+pub(crate) struct Survey {
+    pub(crate) report: CheckReport,
+    /// What is wrong with each pack, in words.
+    pub(crate) broken: BTreeMap<PackId, Vec<String>>,
+    /// The repository as it was looked at: its index is that of the store.
+    pub(crate) repository: Repository,
+}
+
 struct Checker<'a> {
     repository: Repository,
+    /// If given, these are the packs of which all data is read.
+    only: Option<&'a BTreeSet<PackId>>,
     /// What earlier runs on this machine saw.
     seen: Seen,
     options: &'a CheckOptions,
     observer: &'a dyn Observer,
     report: Mutex<CheckReport>,
     bad: Mutex<BadFrames>,
+    broken: Mutex<BTreeMap<PackId, Vec<String>>>,
 }
 
 /// The error with its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -181,18 +197,34 @@ impl Repository {
     /// # Errors
     /// [`Error::Store`] if the store cannot be listed.
     pub fn check(&self, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
+        let uses_cache = options.read == ReadData::No;
+        Ok(self.survey(options, None, uses_cache, observer)?.report)
+    }
+
+    /// As [`Repository::check`], with more in its answer. With `only`, data is read of these packs and no others.
+    pub(crate) fn survey(
+        &self,
+        options: &CheckOptions,
+        only: Option<&BTreeSet<PackId>>,
+        uses_cache: bool,
+        observer: &dyn Observer,
+    ) -> Result<Survey> {
         let checker = Checker {
-            repository: self.with_fresh_index(options.read == ReadData::No),
+            repository: self.with_fresh_index(uses_cache),
+            only,
             seen: self.state().seen(),
             options,
             observer,
             report: Mutex::default(),
             bad: Mutex::default(),
+            broken: Mutex::default(),
         };
         checker.run()?;
-        let mut report = checker.report.into_inner().unwrap_or_else(PoisonError::into_inner);
-        report.warnings.extend(checker.repository.take_warnings());
-        Ok(report)
+        let Checker { repository, report, broken, .. } = checker;
+        let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        report.warnings.extend(repository.take_warnings());
+        let broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Ok(Survey { report, broken, repository })
     }
 }
 
@@ -203,10 +235,11 @@ impl Checker<'_> {
         let packs = self.check_pack_listing()?;
         let snapshots = self.read_snapshots()?;
         self.check_trees(&snapshots)?;
-        if self.options.read != ReadData::No {
+        if self.options.read != ReadData::No || self.only.is_some() {
             self.read_packs(&self.choose(packs)?)?;
         }
         self.name_hurt_files(&snapshots)?;
+        self.excuse_marked_packs();
         if self.options.cancel.is_cancelled() {
             self.report().is_interrupted = true;
         }
@@ -219,6 +252,18 @@ impl Checker<'_> {
 
     fn damage(&self, object: impl std::fmt::Display, message: impl std::fmt::Display) {
         self.damage_of(object, message, Vec::new());
+    }
+
+    fn damage_of_pack(
+        &self,
+        id: &PackId,
+        object: impl std::fmt::Display,
+        message: impl std::fmt::Display,
+    ) {
+        let mut broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.entry(*id).or_default().push(message.to_string());
+        drop(broken);
+        self.damage(object, message);
     }
 
     fn damage_of(
@@ -262,8 +307,13 @@ impl Checker<'_> {
             match slot {
                 Ok(bytes) => {
                     let opened = Slot::decode(&bytes).and_then(|slot| slot.info(repository.keys()));
-                    if let Err(error) = opened {
-                        self.damage(&info.path, error);
+                    match opened {
+                        Ok(_) => {}
+                        // Made by a rotation of the keys that did not come to its end.
+                        Err(error @ putback_format::Error::UnknownEpoch { .. }) => {
+                            self.report().warnings.push(format!("{}: {error}", info.path));
+                        }
+                        Err(error) => self.damage(&info.path, error),
                     }
                 }
                 Err(error) => self.damage(&info.path, describe(&error)),
@@ -323,13 +373,31 @@ impl Checker<'_> {
             .collect();
         let total = Amount { items: listed.len() as u64, bytes: 0 };
         self.observer.event(Event::PhaseStarted { phase: Phase::Index, total: Some(total) });
-        self.repository.index().load(&listed, |id| {
+        let read = |id: &SegmentId| {
             let by = Amount { items: 1, bytes: 0 };
             self.observer.event(Event::Advanced { phase: Phase::Index, by });
-            Ok(self.repository.read_segment(id).unwrap_or_else(|error| {
-                self.damage(layout::segment(id), describe(&error));
-                Segment::default()
-            }))
+            match self.repository.read_segment(id) {
+                Err(error) if !is_gone_or_damaged(&error) => {
+                    self.damage(layout::segment(id), describe(&error));
+                    Ok(Segment::default())
+                }
+                segment => segment,
+            }
+        };
+        self.repository.index().load(&listed, read, |unread| {
+            let Unread { id, error, is_replaced } = unread;
+            let path = layout::segment(&id);
+            let is_gone = matches!(&error, Error::Store(error) if error.is_not_found());
+            match (is_replaced, is_gone) {
+                (false, _) => self.damage(path, describe(&error)),
+                (true, false) => self.report().warnings.push(format!(
+                    "{}; a merged segment says what it said, and the next compaction removes it",
+                    describe(&error)
+                )),
+                // A compactor deleted it since it was listed.
+                (true, true) => {}
+            }
+            Ok(())
         })
     }
 
@@ -350,7 +418,7 @@ impl Checker<'_> {
             let record = self.repository.pack(number)?;
             blobs += record.frames.iter().map(|frame| u64::from(frame.blobs)).sum::<u64>();
             let wrong = match listed.get(&id) {
-                None => Some("it is missing".to_owned()),
+                None => Some(MISSING.to_owned()),
                 Some(info) if info.size != record.size => {
                     Some(format!("it has {} bytes instead of {}", info.size, record.size))
                 }
@@ -368,7 +436,7 @@ impl Checker<'_> {
                     .collect();
                 bad.packs.insert(id, Some(lost));
                 drop(bad);
-                self.damage(layout::pack(&id), message);
+                self.damage_of_pack(&id, layout::pack(&id), message);
             } else {
                 packs.push((number, id, record.size));
             }
@@ -397,29 +465,36 @@ impl Checker<'_> {
             // Prune may have taken it since it was listed.
             Err(Error::Store(error)) if error.is_not_found() => Ok(()),
             Err(error) => {
-                self.damage(&info.path, describe(&error));
+                self.damage_of_pack(id, &info.path, describe(&error));
                 Ok(())
             }
         }
     }
 
+    /// Snapshots that are not forgotten: nothing has to be there for the others any more.
     fn read_snapshots(&self) -> Result<Vec<StoredSnapshot>> {
+        // A mark that cannot be read is a damage already.
+        let marks = self.repository.marks().unwrap_or_default();
         let mut snapshots = Vec::new();
         for info in self.list(layout::SNAPSHOTS, |name| name.parse::<SnapshotId>().is_ok())? {
             let Ok(id) = info.path.name().parse::<SnapshotId>() else { continue };
             match self.repository.read_snapshot(&id) {
                 Ok(snapshot) => snapshots.push(StoredSnapshot { id, snapshot }),
+                Err(error) if marks.forgotten.contains(&id) => {
+                    let message = format!("{}: {}; it is forgotten", info.path, describe(&error));
+                    self.report().warnings.push(message);
+                }
                 Err(error) => self.damage(&info.path, describe(&error)),
             }
         }
-        // A mark that cannot be read is a damage already.
-        let marks = self.repository.marks().unwrap_or_default();
         let missing = missing_numbers(&snapshots, &marks, &self.seen);
         let mut report = self.report();
         report.rollback.extend(self.repository.older_generation(&self.seen));
         report.rollback.extend(missing.iter().map(ToString::to_string));
         report.snapshots = snapshots.len() as u64;
         drop(report);
+        snapshots.retain(|stored| !marks.forgotten.contains(&stored.id));
+        self.repository.index().set_marked(marks.packs.into_iter());
         // The newest first: what it lacks matters most.
         snapshots.sort_by_key(|stored| std::cmp::Reverse(stored.snapshot.time));
         Ok(snapshots)
@@ -562,6 +637,10 @@ impl Checker<'_> {
     /// The packs to read.
     fn choose(&self, mut packs: Vec<(PackNumber, PackId, u64)>) -> Result<Vec<(PackNumber, u64)>> {
         packs.sort_by_key(|(_, id, _)| *id);
+        if let Some(only) = self.only {
+            packs.retain(|(_, id, _)| only.contains(id));
+            return Ok(packs.into_iter().map(|(number, _, size)| (number, size)).collect());
+        }
         let all = packs.len();
         if matches!(self.options.read, ReadData::Percent(_) | ReadData::Bytes(_)) {
             let seed = self.repository.machine().random()?;
@@ -628,12 +707,12 @@ impl Checker<'_> {
                     || trailer.salt != record.salt
                     || trailer.epoch != record.epoch
                 {
-                    self.damage(&path, "its header and the index disagree");
+                    self.damage_of_pack(&record.id, &path, "its header and the index disagree");
                 }
                 contents
             }
             Err(error) => {
-                self.damage(&path, describe(&error));
+                self.damage_of_pack(&record.id, &path, describe(&error));
                 // The segments tell the same as the header, only not as quickly.
                 match self.contents_from_segments(&record.id)? {
                     Some(contents) => contents,
@@ -650,7 +729,7 @@ impl Checker<'_> {
                 record.salt,
             ),
             Err(error) => {
-                self.damage(&path, error);
+                self.damage_of_pack(&record.id, &path, error);
                 return Ok(());
             }
         };
@@ -678,7 +757,7 @@ impl Checker<'_> {
             offset = end;
             if let Err(error) = self.repository.store().read(&path, start..end, &mut buffers.stored)
             {
-                self.damage(&path, describe(&error));
+                self.damage_of_pack(&record.id, &path, describe(&error));
                 bad.extend(first_frame..frame);
                 continue;
             }
@@ -708,14 +787,15 @@ impl Checker<'_> {
                     false => Err(putback_format::Error::IdMismatch),
                 });
                 if let Err(error) = verified {
-                    self.damage(format!("frame {number} of {path}"), error);
+                    self.damage_of_pack(&record.id, format!("frame {number} of {path}"), error);
                     bad.insert(number);
                 }
                 first_blob += count;
             }
         }
         if hasher.finalize().as_bytes() != record.id.as_bytes() && bad.is_empty() {
-            self.damage(&path, "its bytes do not match its name, but all of its frames are good");
+            let message = "its bytes do not match its name, but all of its frames are good";
+            self.damage_of_pack(&record.id, &path, message);
         }
         if !bad.is_empty() {
             let mut all = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
@@ -776,6 +856,34 @@ impl Checker<'_> {
             }
         }
         Ok(())
+    }
+
+    /// What is wrong with a marked pack and hurts no snapshot is worth knowing and no damage: writers do not rely on
+    /// it, and prune takes it away.
+    fn excuse_marked_packs(&self) {
+        let mut report = self.report();
+        let pack_of = |damage: &Damage| {
+            let (_, name) = damage.object.rsplit_once("packs/")?;
+            name.parse::<PackId>().ok()
+        };
+        let hurting: BTreeSet<PackId> = report
+            .damages
+            .iter()
+            .filter(|damage| !damage.hurts.is_empty())
+            .filter_map(pack_of)
+            .collect();
+        let (excused, damages): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut report.damages).into_iter().partition(|damage| {
+                pack_of(damage).is_some_and(|id| {
+                    self.repository.index().is_avoided(&id) && !hurting.contains(&id)
+                })
+            });
+        report.damages = damages;
+        report.damages_total -= excused.len() as u64;
+        report.warnings.extend(excused.into_iter().map(|damage| {
+            let Damage { object, message, .. } = damage;
+            format!("{object}: {message}; it is marked, no snapshot needs it, and prune removes it")
+        }));
     }
 
     fn find_hurt(

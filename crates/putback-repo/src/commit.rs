@@ -14,8 +14,12 @@
 //!    counts, and packs that came since cannot be under a mark that is old enough to be carried out.
 //! 5. Write the snapshot within the commit window ([`Times`](crate::Times)) of the beginning of step 4.
 //! 6. Read it back, look again; only then is the backup a success.
+//!
+//! A machine that sleeps between 5 and its arrival at the storage, and does not live to see step 6, leaves a snapshot that may
+//! need what is gone. Its id was noted before, and the next run forgets such a snapshot or makes sure of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,14 +30,13 @@ use putback_format::pack::{PackContents, TRAILER_BYTES, Trailer};
 use putback_format::segment::{Segment, SegmentPack};
 use putback_format::snapshot::{Incident, Snapshot, Statistics};
 use putback_format::tree::{Entry, Timestamp};
-use putback_store::{LockMode, Space};
+use putback_store::{LockMode, ObjectInfo, Space};
 
 use crate::error::{Error, Result};
-use crate::index_table::PackRecord;
+use crate::forget::Retained;
 use crate::observe::Cancel;
 use crate::pack_writer::{FrameWriter, PackWriter, Written};
-use crate::reader::FrameReader;
-use crate::snapshots::StoredSnapshot;
+use crate::snapshots::{LISTS_MAX, StoredSnapshot};
 use crate::state::Seen;
 use crate::{Repository, layout};
 
@@ -69,6 +72,8 @@ pub struct SnapshotDraft {
     pub statistics: Statistics,
     /// Paths that failed.
     pub incidents: Vec<Incident>,
+    /// Fields from 64 on: what a newer program said of the snapshot that this one stands for.
+    pub unknown: Vec<(u32, Vec<u8>)>,
 }
 
 impl From<&Snapshot> for SnapshotDraft {
@@ -89,6 +94,7 @@ impl From<&Snapshot> for SnapshotDraft {
             complete: snapshot.complete,
             statistics: snapshot.statistics,
             incidents: snapshot.incidents,
+            unknown: snapshot.unknown,
         }
     }
 }
@@ -97,9 +103,9 @@ impl From<&Snapshot> for SnapshotDraft {
 pub struct Backup {
     repository: Repository,
     writer: PackWriter,
-    /// Needed packs of tables that were since merged.
-    needed: Mutex<BTreeSet<PackId>>,
     adopted: u64,
+    /// Whether a snapshot was written.
+    is_committed: AtomicBool,
     /// When step 1 began, until a commit has used it, by the clock that goes on in suspend.
     begun: Mutex<Option<Duration>>,
 }
@@ -125,6 +131,7 @@ impl Repository {
     /// As [`Repository::load_index`], and packs that are not there any more are avoided too. Where a listing
     /// costs a round trip, only marks and tombstones tell.
     fn load_index_for_writing(&self) -> Result<()> {
+        self.index().forget_unlisted();
         self.load_index()?;
         if self.store().capabilities().is_remote {
             return Ok(());
@@ -136,8 +143,12 @@ impl Repository {
             .filter_map(|info| info.path.name().parse().ok())
             .collect();
         let packs = self.index().packs();
-        let lost: Vec<PackId> =
-            packs.into_iter().map(|(_, id)| id).filter(|id| !listed.contains(id)).collect();
+        // Of those that are marked no writer expects anything.
+        let lost: Vec<PackId> = packs
+            .into_iter()
+            .map(|(_, id)| id)
+            .filter(|id| !listed.contains(id) && !self.index().is_avoided(id))
+            .collect();
         for id in &lost {
             self.warn(format!("pack {id} is lost; what this backup needs of it is stored again"));
         }
@@ -145,19 +156,51 @@ impl Repository {
         Ok(())
     }
 
-    fn load_segments(&self) -> Result<()> {
-        let listed = self.list_segments()?;
-        self.index().load(&listed, |id| self.read_segment(id))
+    /// A segment that is gone and that none replaces was deleted between listing and reading: a compactor had
+    /// written the merged one long before, so a new listing has it.
+    pub(crate) fn load_segments(&self) -> Result<()> {
+        let mut lists = 1;
+        loop {
+            let listed = self.list_segments()?;
+            let mut is_gone = false;
+            let loaded = self.index().load(
+                &listed,
+                |id| self.read_segment(id),
+                |unread| {
+                    is_gone = matches!(&unread.error, Error::Store(error) if error.is_not_found());
+                    if unread.is_replaced && !is_gone {
+                        self.warn(format!(
+                            "{}; a merged segment says what it said, and the next compaction removes it",
+                            unread.error
+                        ));
+                    }
+                    if unread.is_replaced { Ok(()) } else { Err(unread.error) }
+                },
+            );
+            if loaded.is_ok() || !is_gone || lists == LISTS_MAX {
+                return loaded;
+            }
+            lists += 1;
+        }
     }
 
     pub(crate) fn list_segments(&self) -> Result<BTreeSet<SegmentId>> {
         let listed = self.store().list(layout::INDEX)?;
-        Ok(listed.iter().filter_map(|info| info.path.name().parse().ok()).collect())
+        let ids = listed.iter().filter_map(|info| info.path.name().parse().ok()).collect();
+        self.index().note_listing(listed);
+        Ok(ids)
     }
 
     pub(crate) fn read_segment(&self, id: &SegmentId) -> Result<Segment> {
         let path = layout::segment(id);
         let payload = self.read_sealed(ObjectKind::Segment, &path)?;
+        Segment::decode(&payload).map_err(|error| Error::object(&path, error))
+    }
+
+    /// As [`Repository::read_segment`], from the store and no cache.
+    pub(crate) fn read_segment_anew(&self, id: &SegmentId) -> Result<Segment> {
+        let path = layout::segment(id);
+        let payload = self.read_sealed_anew(ObjectKind::Segment, &path)?;
         Segment::decode(&payload).map_err(|error| Error::object(&path, error))
     }
 
@@ -191,13 +234,55 @@ impl Repository {
         if count > 0 {
             writer.adopt(adopted)?;
         }
-        Ok(Backup {
+        let backup = Backup {
             repository: self.clone(),
             writer,
-            needed: Mutex::default(),
             adopted: count,
+            is_committed: false.into(),
             begun: Mutex::new(Some(begun)),
-        })
+        };
+        self.settle_pending(&backup)?;
+        Ok(backup)
+    }
+
+    /// Looks after snapshots that earlier runs of this machine wrote, and of which they did not live to see whether
+    /// they came in time: one that has all that it needs stays, any other is forgotten.
+    fn settle_pending(&self, backup: &Backup) -> Result<()> {
+        let pending = self.state().pending();
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let forgotten = self.marks()?.forgotten;
+        for id in pending {
+            match self.read_snapshot(&id) {
+                Ok(snapshot) if !forgotten.contains(&id) => {
+                    let root = &snapshot.root;
+                    // Its number is taken.
+                    let sequences = BTreeMap::from([(snapshot.writer, snapshot.sequence)]);
+                    let lock = self.state().lock()?;
+                    self.state().note_seen(&Seen { sequences, ..Seen::default() })?;
+                    drop(lock);
+                    match backup.retain(root, &mut Retained::default(), &Cancel::default()) {
+                        Ok(()) => {}
+                        Err(error @ (Error::BlobUnknown { .. } | Error::BlobDamaged { .. })) => {
+                            self.warn(format!(
+                                "snapshot {} of an interrupted run came too late and is forgotten: {error}",
+                                id.short()
+                            ));
+                            self.forget(&[StoredSnapshot { id, snapshot }])?;
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                // It never arrived, or is forgotten or damaged and says nothing.
+                Ok(_) | Err(Error::Damaged { .. }) => {}
+                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+            let _lock = self.state().lock()?;
+            self.state().remove_pending(&id)?;
+        }
+        backup.flush()
     }
 
     /// Begins a run that compresses and counts what a backup would write, and writes nothing.
@@ -212,8 +297,8 @@ impl Repository {
         Ok(Backup {
             repository: self.clone(),
             writer,
-            needed: Mutex::default(),
             adopted: 0,
+            is_committed: false.into(),
             begun: Mutex::default(),
         })
     }
@@ -235,9 +320,9 @@ impl Repository {
             }
             match self.read_pack_end(&id, is_remote) {
                 Ok(pack) => packs.push(pack),
-                // Deleted or damaged since: its blobs are simply stored again.
+                // Deleted or damaged since, or sealed under a key that was given up: its blobs are simply stored again.
                 Err(Error::Store(error)) if error.is_not_found() => {}
-                Err(Error::Damaged { .. }) => {}
+                Err(Error::Damaged { .. } | Error::KeysRotated { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -255,6 +340,16 @@ impl Repository {
             let (salt, epoch) = (trailer.salt, trailer.epoch);
             return Ok(SegmentPack { id: *id, salt, epoch, crc32, size, contents });
         }
+        let (hash, crc32) = self.hash_pack(id, size)?;
+        if hash != *id.as_bytes() {
+            return Err(Error::Damaged { object: path.to_string(), source: None });
+        }
+        Ok(SegmentPack { id: *id, salt: trailer.salt, epoch: trailer.epoch, crc32, size, contents })
+    }
+
+    /// Reads all of a pack of this size, for its hash and CRC-32.
+    pub(crate) fn hash_pack(&self, id: &PackId, size: u64) -> Result<([u8; 32], u32)> {
+        let path = layout::pack(id);
         let (mut hasher, mut crc) = (blake3::Hasher::new(), crc32fast::Hasher::new());
         let mut buffer = Vec::new();
         let mut offset = 0;
@@ -265,11 +360,7 @@ impl Repository {
             crc.update(&buffer);
             offset = end;
         }
-        if hasher.finalize().as_bytes() != id.as_bytes() {
-            return Err(Error::Damaged { object: path.to_string(), source: None });
-        }
-        let crc32 = crc.finalize();
-        Ok(SegmentPack { id: *id, salt: trailer.salt, epoch: trailer.epoch, crc32, size, contents })
+        Ok((*hasher.finalize().as_bytes(), crc.finalize()))
     }
 
     /// Reads trailer and header of a pack of this size.
@@ -298,7 +389,8 @@ impl Repository {
 
 impl Backup {
     /// The repository that it writes to.
-    pub(crate) fn repository(&self) -> &Repository {
+    #[must_use]
+    pub fn repository(&self) -> &Repository {
         &self.repository
     }
 
@@ -336,6 +428,26 @@ impl Backup {
         self.repository.index().require(id)
     }
 
+    /// Takes an error of reading for what it says: a blob of which no copy can be read is unknown from now on, and
+    /// so is what lies beside it. Other errors change nothing.
+    ///
+    /// # Errors
+    /// [`Error::Local`] if the local tables cannot be read.
+    pub fn note_damage(&self, error: &Error) -> Result<()> {
+        let Error::BlobDamaged { blob, .. } = error else { return Ok(()) };
+        let index = self.repository.index();
+        for location in index.find_all(blob)? {
+            if let Some(id) = index.pack_id(location.pack)
+                && index.distrust(&[id])
+            {
+                self.repository.warn(format!(
+                    "pack {id} is damaged; what this backup needs of it is stored again"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Counts so far.
     #[must_use]
     pub fn written(&self) -> Written {
@@ -354,6 +466,8 @@ impl Backup {
     ///
     /// # Errors
     /// - [`Error::CommitContended`]: packs that it needs kept being removed.
+    /// - [`Error::PacksLost`]: packs that it needs are gone or damaged, and writers know so from now on: whatever
+    ///   was found known may be unknown, so that putting everything once more ends well.
     /// - [`Error::Store`], [`Error::Damaged`]: the store failed, or did not return what was written.
     pub fn commit(&self, draft: SnapshotDraft) -> Result<StoredSnapshot> {
         self.commit_counting(draft, |writer| Some(writer.written().stored_bytes))
@@ -400,15 +514,19 @@ impl Backup {
             let object = repository.seal(ObjectKind::Snapshot, &snapshot.encode())?;
             let id = SnapshotId::of_stored(&object);
             let path = layout::snapshot(&id);
+            repository.state().add_pending(&id)?;
             if repository.since_boot().saturating_sub(started) > window {
+                repository.state().remove_pending(&id)?;
                 continue;
             }
             repository.write_object(&path, &object)?;
             let read_back = repository.read_snapshot(&id)?;
             let is_late = repository.since_boot().saturating_sub(started) > window;
             if is_late || !self.endangered_packs()?.is_empty() {
+                // All rows of the name: a lost answer may have left two.
                 let info = repository.store().stat(&path)?;
-                repository.store().delete(&[info])?;
+                repository.store().delete(&[ObjectInfo { service_id: None, ..info }])?;
+                repository.state().remove_pending(&id)?;
                 continue;
             }
             if read_back != snapshot {
@@ -419,26 +537,20 @@ impl Backup {
             }
             let sequences = BTreeMap::from([(snapshot.writer, snapshot.sequence)]);
             repository.state().note_seen(&Seen { sequences, ..Seen::default() })?;
+            repository.state().remove_pending(&id)?;
             self.save_index();
+            self.is_committed.store(true, Ordering::Relaxed);
             return Ok(StoredSnapshot { id, snapshot });
         }
         Err(Error::CommitContended)
     }
 
     fn save_index(&self) {
-        self.remember_needed();
         if let Err(error) = self.repository.index().save() {
             self.repository.warn(format!(
                 "the local index could not be kept, the next run will be slower: {error}"
             ));
         }
-    }
-
-    /// Saves what the index knows to be needed before its tables are merged.
-    fn remember_needed(&self) -> Vec<PackId> {
-        let mut needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
-        needed.extend(self.repository.index().needed());
-        needed.iter().copied().collect()
     }
 
     fn complete(&self, draft: SnapshotDraft) -> Result<Snapshot> {
@@ -471,7 +583,7 @@ impl Backup {
             writer,
             sequence: seen.get(&writer).copied().unwrap_or_default() + 1,
             seen: seen.into_iter().filter(|(other, _)| *other != writer).collect(),
-            unknown: Vec::new(),
+            unknown: draft.unknown,
         };
         snapshot.trim_incidents();
         snapshot.validate().map_err(Error::encode("a snapshot"))?;
@@ -481,7 +593,7 @@ impl Backup {
     /// Needed packs that are marked, tombstoned, lost or no longer indexed. Marks are listed first: a pack that
     /// is marked later is safe for as long as prune's grace period, which is longer than the window.
     fn endangered_packs(&self) -> Result<Vec<PackId>> {
-        let needed = self.remember_needed();
+        let needed = self.repository.index().needed();
         self.repository.load_index_for_writing()?;
         let index = self.repository.index();
         let indexed: BTreeSet<PackId> = index.packs().into_iter().map(|(_, id)| id).collect();
@@ -489,52 +601,64 @@ impl Backup {
     }
 
     /// Stores anew what the packs hold and no safe pack does.
+    ///
+    /// # Errors
+    /// [`Error::PacksLost`] if some of it cannot be read any more.
     fn rescue(&self, packs: &[PackId]) -> Result<()> {
+        let mut lost = Vec::new();
         for id in packs {
-            let size = self.repository.store().stat(&layout::pack(id))?.size;
-            let (trailer, contents) = self.repository.read_pack_contents(id, size)?;
-            let pack = SegmentPack {
-                id: *id,
-                salt: trailer.salt,
-                epoch: trailer.epoch,
-                crc32: 0,
-                size,
-                contents,
-            };
-            let record = PackRecord::of(&pack);
-            let frames: Vec<u32> = (0..record.frames.len() as u32).collect();
-            let mut writer = self.writer.frame_writer(pack.contents.kind);
-            let mut blobs = pack.contents.ids.iter().zip(&pack.contents.lengths);
-            FrameReader::new(&self.repository)?.read_frames(&record, &frames, |wanted| {
-                let plain = wanted.plain?;
-                let mut offset = 0;
-                for (_, length) in
-                    blobs.by_ref().take(record.frames[wanted.frame as usize].blobs as usize)
-                {
-                    let end = offset + *length as usize;
-                    writer.put(&plain[offset..end])?;
-                    offset = end;
-                }
-                Ok(())
-            })?;
-            writer.flush()?;
+            match self.rescue_pack(id) {
+                Ok(true) => {}
+                Ok(false) => lost.push(*id),
+                Err(error) if error.is_damage() => lost.push(*id),
+                Err(error) => return Err(error),
+            }
         }
         self.writer.flush()?;
         // What they held is needed from other packs now; else they would endanger every further attempt.
         let index = self.repository.index();
-        let mut needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
         for id in packs {
-            needed.remove(id);
             index.release(id);
         }
-        Ok(())
+        if lost.is_empty() { Ok(()) } else { Err(Error::PacksLost { packs: lost }) }
     }
 
-    /// Ends the run.
+    /// False if a blob could not be read and is in no other pack.
+    fn rescue_pack(&self, id: &PackId) -> Result<bool> {
+        let size = self.repository.store().stat(&layout::pack(id))?.size;
+        let (trailer, contents) = self.repository.read_pack_contents(id, size)?;
+        let pack = SegmentPack {
+            id: *id,
+            salt: trailer.salt,
+            epoch: trailer.epoch,
+            crc32: 0,
+            size,
+            contents,
+        };
+        let mut writer = self.writer.frame_writer(pack.contents.kind);
+        let mut is_whole = true;
+        let read = self.repository.read_pack_blobs(&pack, &mut |blob, plain| {
+            match plain {
+                Some(plain) => drop(writer.put(plain)?),
+                None => is_whole &= self.require(blob)?,
+            }
+            Ok(())
+        });
+        // Also after a failure: what was put counts as stored from then on.
+        writer.flush()?;
+        read.map(|()| is_whole)
+    }
+
+    /// Ends the run. If it committed a snapshot and stored something for it, index segments are merged where
+    /// there are many; that fails with a warning only.
     ///
     /// # Errors
     /// The first failure of any worker.
     pub fn finish(self) -> Result<Written> {
-        self.writer.finish()
+        let written = self.writer.finish()?;
+        if written.packs > 0 && self.is_committed.into_inner() {
+            self.repository.compact_after_commit();
+        }
+        Ok(written)
     }
 }

@@ -45,6 +45,41 @@ pub enum Error {
         /// The store.
         location: String,
     },
+    /// What opened the repository lacks the key that the configuration in force is sealed under.
+    #[error("the key is of before the last rotation of the keys of {location}")]
+    OutdatedKey {
+        /// The store.
+        location: String,
+    },
+    /// An object is sealed under a key that what opened the repository does not hold.
+    #[error(
+        "{object} is sealed under a key that this run does not have: the keys were rotated meanwhile"
+    )]
+    KeysRotated {
+        /// The object.
+        object: String,
+        /// What the decoder met.
+        #[source]
+        source: putback_format::Error,
+    },
+    /// Slots or configuration were changed by others while this run changed them.
+    #[error("the keys or passwords of {location} are being changed by another run")]
+    KeysContended {
+        /// The store.
+        location: String,
+    },
+    /// Nobody could open the repository any more.
+    #[error("no password of {location} would stay")]
+    NoPasswordKept {
+        /// The store.
+        location: String,
+    },
+    /// The keys cannot be rotated once more.
+    #[error("the keys were rotated as often as they can be: there are {limit} epochs")]
+    NoFreeEpoch {
+        /// How many there are.
+        limit: usize,
+    },
     /// An object was written by a newer program.
     #[error("{object} needs a newer version of putback")]
     NewerFormat {
@@ -69,6 +104,14 @@ pub enum Error {
         /// The blob.
         blob: BlobId,
     },
+    /// No pack that is there has a blob that a snapshot needs.
+    #[error("blob {} of snapshot {} is in no pack that can be read", .blob.short(), .snapshot.short())]
+    BlobMissing {
+        /// The blob.
+        blob: BlobId,
+        /// A snapshot that needs it.
+        snapshot: SnapshotId,
+    },
     /// A pack no longer holds what was sealed.
     #[error("blob {} is damaged in pack {}", .blob.short(), .pack.short())]
     BlobDamaged {
@@ -78,11 +121,31 @@ pub enum Error {
         pack: PackId,
         /// What was met.
         #[source]
-        source: Option<putback_format::Error>,
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// Packs went away while they were needed, and what they held cannot be read anywhere. Whoever has the source
+    /// can read it again.
+    #[error("packs that the snapshot needs are lost, the first of them {}", .packs.first().map_or_else(String::new, PackId::short))]
+    PacksLost {
+        /// The packs; writers do not rely on them any more.
+        packs: Vec<PackId>,
     },
     /// A pack has come under a mark between the check and the commit too often.
     #[error("other programs keep removing packs that this backup needs")]
     CommitContended,
+    /// Another machine has written lately what must not be there when packs are deleted at once.
+    #[error(
+        "host {host} wrote snapshot {} {} minutes ago, and its backups may go on",
+        .snapshot.short(), .age_seconds / 60
+    )]
+    OthersActive {
+        /// What it wrote.
+        snapshot: SnapshotId,
+        /// The host that the snapshot names.
+        host: String,
+        /// How long ago that was, in seconds.
+        age_seconds: u64,
+    },
     /// No snapshot matches.
     #[error("no snapshot matches '{selector}'")]
     NoSnapshot {
@@ -194,7 +257,19 @@ impl Error {
         let object = object.to_string();
         match source {
             putback_format::Error::UnknownVersion { .. } => Self::NewerFormat { object, source },
+            putback_format::Error::UnknownEpoch { .. } => Self::KeysRotated { object, source },
             _ => Self::Damaged { object, source: Some(source) },
+        }
+    }
+
+    /// Whether it says that bytes are gone or not what they were, so that trying again cannot help: not that
+    /// a store or this machine failed.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::BlobDamaged { .. } | Self::BlobUnknown { .. } => true,
+            Self::Store(error) => is_damage(error),
+            _ => false,
         }
     }
 
@@ -208,4 +283,13 @@ impl Error {
     pub(crate) fn encode(object: &'static str) -> impl FnOnce(putback_format::Error) -> Self {
         move |source| Self::Encode { object, source }
     }
+}
+
+/// Whether a store says that an object is gone or cannot be read.
+pub(crate) fn is_damage(error: &putback_store::Error) -> bool {
+    use putback_store::{ErrorKind, Operation};
+    error.is_about_object()
+        && !error.is_temporary()
+        && matches!(error.operation, Operation::Read | Operation::Stat)
+        && !matches!(error.kind, ErrorKind::Denied | ErrorKind::Locked)
 }

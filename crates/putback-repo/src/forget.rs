@@ -158,25 +158,7 @@ impl Repository {
         workers: usize,
         cancel: &Cancel,
     ) -> Result<Vec<(SnapshotId, SnapshotId)>> {
-        let backup = self.begin_backup(None, workers)?;
-        let mut retained = Retained::default();
-        let mut written = Vec::new();
-        let mut replaced = Vec::new();
-        let result = changes.iter().try_for_each(|(old, draft)| {
-            backup.retain(&draft.root, &mut retained, cancel)?;
-            let new = backup.commit_again(draft.clone())?;
-            written.push((old.id, new.id));
-            replaced.push(old.clone());
-            Ok::<_, Error>(())
-        });
-        // Also after a failure: what has a successor should not be there twice.
-        self.forget(&replaced)?;
-        match result {
-            Err(Error::Cancelled) => {}
-            result => result?,
-        }
-        backup.finish()?;
-        Ok(written)
+        self.begin_backup(None, workers)?.replace(changes, false, cancel)
     }
 }
 
@@ -204,6 +186,41 @@ struct Writers {
 }
 
 impl Backup {
+    /// Writes snapshots that stand for others, whose trees may rest on what was put in this run, and forgets the
+    /// old ones unless they are to be kept. Ends the run. Returns old and new ids; fewer than there are changes
+    /// if it was stopped.
+    ///
+    /// # Errors
+    /// As [`Backup::commit`] and [`Backup::retain`]; those before the one that failed are replaced.
+    pub fn replace(
+        self,
+        changes: &[(StoredSnapshot, SnapshotDraft)],
+        keeps_old: bool,
+        cancel: &Cancel,
+    ) -> Result<Vec<(SnapshotId, SnapshotId)>> {
+        self.flush()?;
+        let mut retained = Retained::default();
+        let mut written = Vec::new();
+        let mut replaced = Vec::new();
+        let result = changes.iter().try_for_each(|(old, draft)| {
+            self.retain(&draft.root, &mut retained, cancel)?;
+            let new = self.commit_again(draft.clone())?;
+            written.push((old.id, new.id));
+            replaced.push(old.clone());
+            Ok::<_, Error>(())
+        });
+        // Also after a failure: what has a successor should not be there twice.
+        if !keeps_old {
+            self.repository().forget(&replaced)?;
+        }
+        match result {
+            Err(Error::Cancelled) => {}
+            result => result?,
+        }
+        self.finish()?;
+        Ok(written)
+    }
+
     /// Makes sure that a snapshot of this directory may rely on everything below it: what lies only in packs that
     /// will go is stored anew. Reads every tree page once, and of the files only what has to be stored.
     ///

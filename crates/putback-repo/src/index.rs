@@ -10,7 +10,7 @@
 //!
 //! Writers do not reuse what lies in marked or tombstoned packs; readers do not see the tombstoned.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io::{self, Write};
@@ -20,14 +20,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use hashbrown::HashSet;
 use putback_format::id::{BlobId, PackId, RepositoryId, SegmentId};
-use putback_format::segment::{Segment, SegmentPack};
+use putback_format::segment::Segment;
+use putback_store::ObjectInfo;
 
 use crate::error::{Error, Result};
-use crate::index_table::{self, PackRecord, Table, TableEntry, entries_of};
+use crate::index_load::{Gather, Replacements, Unread, is_gone_or_damaged};
+use crate::index_table::{self, PackRecord, Table, TableEntry};
 use crate::local::create_private_directories;
 
-/// Entries that are sorted in memory at once while tables are built: 48 MiB.
-const BATCH_ENTRIES: usize = 1 << 20;
 /// A table is merged with the one before unless that is this many times larger.
 const TIER_FACTOR: u64 = 4;
 /// Tables of up to this many entries, 48 MiB, are read through before they are used: that takes a few
@@ -72,36 +72,115 @@ pub struct BlobLocation {
     pub length: u32,
 }
 
-/// A pack, by table and number in it.
+/// A pack, by the serial number of its table and the number in that. It stays valid when tables are merged or
+/// made anew; the same pack may have another number then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PackNumber {
     table: u32,
     number: u32,
 }
 
-struct OpenTable {
-    table: Table,
+pub(crate) struct OpenTable {
+    /// No other table of this index has or had it.
+    serial: u32,
+    pub(crate) table: Table,
     /// Packs that the snapshot being written needs, one bit each.
     needed: Vec<AtomicU64>,
 }
 
 impl OpenTable {
-    fn new(table: Table) -> Self {
+    pub(crate) fn new(table: Table) -> Self {
         let needed = (0..table.pack_ids().len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { table, needed }
+        Self { serial: 0, table, needed }
     }
 
-    fn ids(&self) -> &[PackId] {
+    pub(crate) fn ids(&self) -> &[PackId] {
         self.table.pack_ids()
+    }
+
+    fn number(&self, number: u32) -> PackNumber {
+        PackNumber { table: self.serial, number }
+    }
+
+    /// Packs that are needed.
+    fn needed_ids(&self) -> impl Iterator<Item = PackId> {
+        let is_needed = |number: usize| {
+            self.needed[number / 64].load(Ordering::Relaxed) >> (number % 64) & 1 == 1
+        };
+        (0..).zip(self.ids()).filter(move |(number, _)| is_needed(*number)).map(|(_, id)| *id)
+    }
+
+    /// All packs, by number.
+    fn packs(&self) -> impl Iterator<Item = (PackNumber, &PackId)> {
+        (0..).zip(self.ids()).map(|(number, id)| (self.number(number), id))
     }
 }
 
 #[derive(Default)]
 struct State {
     tables: Vec<Arc<OpenTable>>,
+    numbers: Numbers,
+    /// Segments whose packs the tables hold.
     covered: BTreeSet<SegmentId>,
+    /// What these say of others. It outlives what was replaced: a listing may show that again.
+    replacements: Replacements,
+    /// The rows of the last listing of the segments.
+    listing: Vec<ObjectInfo>,
     marked: IdSet<PackId>,
     tombstoned: IdSet<PackId>,
+    /// Needed packs of tables that were merged or dropped since: a reader may load the index beside a writer.
+    needed_before: IdSet<PackId>,
+}
+
+impl State {
+    /// Takes other tables with what they cover. What does not come from segments stays.
+    fn begin_anew(&mut self, new: Self) {
+        self.needed_before.extend(self.tables.iter().flat_map(|open| open.needed_ids()));
+        self.numbers.dropped.append(&mut self.tables);
+        let Self { tables, covered, replacements, tombstoned, .. } = new;
+        (self.covered, self.replacements, self.tombstoned) = (covered, replacements, tombstoned);
+        tables.into_iter().filter_map(Arc::into_inner).for_each(|table| self.push(table));
+    }
+
+    /// Adds a table.
+    fn push(&mut self, table: OpenTable) {
+        self.numbers.serials += 1;
+        let serial = self.numbers.serials;
+        self.tables.push(Arc::new(OpenTable { serial, ..table }));
+    }
+
+    /// Where a pack is now.
+    fn resolve(&self, pack: PackNumber) -> Option<(&Arc<OpenTable>, u32)> {
+        let PackNumber { mut table, mut number } = pack;
+        while let Some((merged, before)) = self.numbers.moved.get(&table) {
+            (table, number) = (*merged, number + before);
+        }
+        let mut all = self.tables.iter().chain(&self.numbers.dropped);
+        Some((all.find(|open| open.serial == table)?, number))
+    }
+
+    /// Whether every covered segment is listed, or replaced by one that is and can be read.
+    fn explains(&self, listed: &BTreeSet<SegmentId>, news: &News) -> bool {
+        let gone: Vec<&SegmentId> = self.covered.difference(listed).collect();
+        if gone.is_empty() {
+            return true;
+        }
+        let mut replacements = self.replacements.clone();
+        replacements.0.extend(news.replacements.0.clone());
+        let roots = self.covered.intersection(listed).chain(&news.read);
+        let replaced = replacements.replaced_by(roots);
+        gone.iter().all(|id| replaced.contains(id))
+    }
+}
+
+/// What keeps numbers of packs valid.
+#[derive(Default)]
+struct Numbers {
+    serials: u32,
+    /// Tables that were merged away: the table that has their packs, and how many come before them there.
+    moved: BTreeMap<u32, (u32, u32)>,
+    /// Tables that were dropped when the index began anew, which is rare.
+    dropped: Vec<Arc<OpenTable>>,
 }
 
 /// The index of a repository.
@@ -110,6 +189,10 @@ pub struct Index {
     directory: Option<PathBuf>,
     state: RwLock<State>,
     claimed: Vec<Mutex<IdSet<BlobId>>>,
+    /// Packs that the last listing did not show, if there was one: marks that are read meanwhile change nothing in it.
+    unlisted: Mutex<IdSet<PackId>>,
+    /// Packs that were found damaged: writers avoid them as they avoid marked ones, for as long as this is open.
+    distrusted: Mutex<IdSet<PackId>>,
     is_loaded: AtomicBool,
 }
 
@@ -118,16 +201,18 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a local file lists: the tables, the segments that they cover, the tombstones among these.
+/// What a local file lists: the tables, the segments that they cover, which others these replace, the
+/// tombstones among these.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Manifest {
     tables: Vec<String>,
     covered: BTreeSet<SegmentId>,
+    replacements: Replacements,
     tombstones: BTreeSet<PackId>,
 }
 
 const MANIFEST: &str = "manifest";
-const MANIFEST_TITLE: &str = "putback index 1";
+const MANIFEST_TITLE: &str = "putback index 2";
 
 impl Manifest {
     fn read(directory: &Path, repository: RepositoryId) -> Option<Self> {
@@ -145,6 +230,11 @@ impl Manifest {
             match line.split_once(' ')? {
                 ("table", name) => manifest.tables.push(name.to_owned()),
                 ("segment", id) => drop(manifest.covered.insert(id.parse().ok()?)),
+                ("replaced", ids) => {
+                    let mut ids = ids.split(' ').map(str::parse::<SegmentId>);
+                    let by = ids.next()?.ok()?;
+                    manifest.replacements.note(by, ids.collect::<Result<_, _>>().ok()?);
+                }
                 ("tombstone", id) => drop(manifest.tombstones.insert(id.parse().ok()?)),
                 _ => return None,
             }
@@ -160,6 +250,12 @@ impl Manifest {
         for segment in &self.covered {
             body.push_str(&format!("\nsegment {segment}"));
         }
+        for (by, replaced) in &self.replacements.0 {
+            body.push_str(&format!("\nreplaced {by}"));
+            for id in replaced {
+                body.push_str(&format!(" {id}"));
+            }
+        }
         for pack in &self.tombstones {
             body.push_str(&format!("\ntombstone {pack}"));
         }
@@ -172,17 +268,29 @@ impl Manifest {
     }
 }
 
-/// Gathers segments into tables, a batch at a time.
-struct Gather {
-    entries: Vec<TableEntry>,
-    packs: Vec<PackRecord>,
+/// What segments say that were read one after the other.
+#[derive(Default)]
+struct News {
+    tables: Vec<OpenTable>,
+    read: BTreeSet<SegmentId>,
+    unread: Vec<(SegmentId, Error)>,
+    replacements: Replacements,
+    tombstones: Vec<PackId>,
 }
 
 impl Index {
     /// An empty index; with a directory its tables outlive the run.
     pub(crate) fn new(repository: RepositoryId, directory: Option<PathBuf>) -> Self {
         let claimed = (0..SHARDS).map(|_| Mutex::new(IdSet::default())).collect();
-        Self { repository, directory, state: RwLock::default(), claimed, is_loaded: false.into() }
+        Self {
+            repository,
+            directory,
+            state: RwLock::default(),
+            claimed,
+            unlisted: Mutex::default(),
+            distrusted: Mutex::default(),
+            is_loaded: false.into(),
+        }
     }
 
     /// Whether [`Index::load`] succeeded once.
@@ -190,16 +298,23 @@ impl Index {
         self.is_loaded.load(Ordering::Acquire)
     }
 
+    /// Whether all these segments were read.
+    pub(crate) fn covers(&self, listed: &BTreeSet<SegmentId>) -> bool {
+        listed.is_subset(&self.state().covered)
+    }
+
     fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings the index up to date with the segments that the store lists. `read` fetches and opens
-    /// one of them; only those are read that no table covers.
+    /// one of them; only those are read that no table covers. What is damaged or gone goes to `pass_over`, whose
+    /// error ends the load; what was read stays read.
     pub(crate) fn load(
         &self,
         listed: &BTreeSet<SegmentId>,
         mut read: impl FnMut(&SegmentId) -> Result<Segment>,
+        mut pass_over: impl FnMut(Unread) -> Result<()>,
     ) -> Result<()> {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let _lock = match &self.directory {
@@ -209,69 +324,113 @@ impl Index {
         if state.tables.is_empty()
             && let Some(directory) = &self.directory
         {
-            *state = self.open_tables(directory).unwrap_or_else(|| {
+            state.begin_anew(self.open_tables(directory).unwrap_or_else(|| {
                 discard(directory);
                 State::default()
-            });
+            }));
         }
-        // A covered segment that is gone may have named packs that are gone: start again.
-        if !state.covered.is_subset(listed) {
-            *state = State::default();
+        let mut news = self.read_missing(&state, listed, &mut read)?;
+        if !state.explains(listed, &news) {
+            // A covered segment that is gone may have named packs that are gone: start again.
+            state.begin_anew(State::default());
+            news = self.read_missing(&state, listed, &mut read)?;
         }
-        let missing: Vec<SegmentId> = listed.difference(&state.covered).copied().collect();
-        if missing.is_empty() {
-            self.is_loaded.store(true, Ordering::Release);
-            return Ok(());
-        }
-        let mut tables = Vec::new();
-        let mut tombstones = Vec::new();
-        let mut gather = Gather { entries: Vec::new(), packs: Vec::new() };
-        for id in &missing {
-            let segment = read(id)?;
-            tombstones.extend(segment.tombstones);
-            for pack in &segment.packs {
-                self.gather(&mut gather, &mut tables, pack)?;
+        // All at once: a segment that cannot be read must not leave others covered that no table holds.
+        state.replacements.0.extend(news.replacements.0);
+        state.covered.extend(news.read);
+        state.covered.retain(|id| listed.contains(id));
+        state.tombstoned.extend(news.tombstones);
+        let is_new = !news.tables.is_empty();
+        news.tables.into_iter().for_each(|table| state.push(table));
+        let replaced = state.replacements.replaced_by(state.covered.iter());
+        state.replacements.0.retain(|by, _| listed.contains(by) || replaced.contains(by));
+        let mut result = Ok(());
+        for (id, error) in news.unread {
+            let is_replaced = replaced.contains(&id);
+            if is_replaced {
+                state.covered.insert(id);
+            }
+            if result.is_ok() {
+                result = pass_over(Unread { id, error, is_replaced });
             }
         }
-        self.end_batch(&mut gather, &mut tables)?;
-        // All at once: a segment that cannot be read must not leave others covered that no table holds.
-        state.tables.extend(tables.into_iter().map(Arc::new));
-        state.tombstoned.extend(tombstones);
-        state.covered.extend(missing);
-        self.compact(&mut state)?;
+        if is_new {
+            self.compact(&mut state)?;
+        }
+        result?;
         self.is_loaded.store(true, Ordering::Release);
         Ok(())
     }
 
-    fn gather(
+    /// Reads the listed segments that no table covers.
+    fn read_missing(
         &self,
-        gather: &mut Gather,
-        tables: &mut Vec<OpenTable>,
-        pack: &SegmentPack,
-    ) -> Result<()> {
-        if !gather.entries.is_empty()
-            && gather.entries.len() + pack.contents.ids.len() > BATCH_ENTRIES
-        {
-            self.end_batch(gather, tables)?;
+        state: &State,
+        listed: &BTreeSet<SegmentId>,
+        read: &mut impl FnMut(&SegmentId) -> Result<Segment>,
+    ) -> Result<News> {
+        let mut news = News::default();
+        let missing: Vec<&SegmentId> = listed.difference(&state.covered).collect();
+        if missing.is_empty() {
+            return Ok(news);
         }
-        entries_of(pack, gather.packs.len() as u32, &mut gather.entries);
-        gather.packs.push(PackRecord::of(pack));
-        Ok(())
+        let mut gather = Gather::new(&state.tables, || self.temporary_file());
+        for id in missing {
+            let segment = match read(id) {
+                Err(error) if is_gone_or_damaged(&error) => {
+                    news.unread.push((*id, error));
+                    continue;
+                }
+                segment => segment?,
+            };
+            for pack in &segment.packs {
+                gather.push(pack).map_err(self.local_error())?;
+            }
+            news.tombstones.extend(segment.tombstones);
+            news.replacements.note(*id, segment.replaces);
+            news.read.insert(*id);
+        }
+        news.tables = gather.finish().map_err(self.local_error())?;
+        Ok(news)
     }
 
-    fn end_batch(&self, gather: &mut Gather, tables: &mut Vec<OpenTable>) -> Result<()> {
-        if gather.packs.is_empty() {
-            return Ok(());
+    /// Keeps what the last listing of the segments showed.
+    pub(crate) fn note_listing(&self, rows: Vec<ObjectInfo>) {
+        self.state.write().unwrap_or_else(PoisonError::into_inner).listing = rows;
+    }
+
+    /// What the last listing of the segments showed.
+    pub(crate) fn listing(&self) -> Vec<ObjectInfo> {
+        self.state().listing.clone()
+    }
+
+    /// Which segments that were read replace which others.
+    pub(crate) fn replacements(&self) -> Replacements {
+        self.state().replacements.clone()
+    }
+
+    /// Takes note of a segment that this run merged from others: the tables hold its packs already.
+    pub(crate) fn note_merged<'a>(
+        &self,
+        id: SegmentId,
+        mut inputs: impl Iterator<Item = &'a SegmentId>,
+        merged: Segment,
+    ) {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        // Another load may have begun anew since: then it is read like any other.
+        if inputs.all(|input| state.covered.contains(input)) {
+            state.covered.insert(id);
+            state.tombstoned.extend(merged.tombstones);
+            state.replacements.note(id, merged.replaces);
         }
-        let (entries, packs) =
-            (std::mem::take(&mut gather.entries), std::mem::take(&mut gather.packs));
-        let table = self
-            .temporary_file()
-            .and_then(|file| index_table::write_sorted(file, entries, packs))
-            .map(OpenTable::new)
-            .map_err(self.local_error())?;
-        tables.push(table);
-        Ok(())
+    }
+
+    /// Of these segments, those that others among them replace, as far as they were read.
+    pub(crate) fn replaced_segments(&self, listed: &BTreeSet<SegmentId>) -> BTreeSet<SegmentId> {
+        let state = self.state();
+        let roots = listed.iter().filter(|id| state.covered.contains(id));
+        let replaced = state.replacements.replaced_by(roots);
+        replaced.intersection(listed).copied().collect()
     }
 
     /// Merges tables of like size and notes the result, so that look-ups have few to ask.
@@ -289,8 +448,15 @@ impl Index {
                 .and_then(|file| index_table::merge(file, &parts))
                 .map(OpenTable::new)
                 .map_err(self.local_error())?;
-            state.tables.truncate(first);
-            state.tables.push(Arc::new(merged));
+            let parts = state.tables.split_off(first);
+            state.needed_before.extend(parts.iter().flat_map(|open| open.needed_ids()));
+            state.push(merged);
+            let serial = state.numbers.serials;
+            let mut before = 0;
+            for part in parts {
+                state.numbers.moved.insert(part.serial, (serial, before));
+                before += part.table.packs();
+            }
         }
         Ok(())
     }
@@ -319,6 +485,7 @@ impl Index {
             state.tables.push(Arc::new(OpenTable::new(table)));
         }
         state.covered = manifest.covered;
+        state.replacements = manifest.replacements;
         state.tombstoned = manifest.tombstones.into_iter().collect();
         Some(state)
     }
@@ -344,8 +511,17 @@ impl Index {
         id: &BlobId,
         usable: impl Fn(&State, &PackId) -> bool,
     ) -> Result<Option<BlobLocation>> {
+        self.find_in(&self.state(), id, usable)
+    }
+
+    fn find_in(
+        &self,
+        state: &State,
+        id: &BlobId,
+        usable: impl Fn(&State, &PackId) -> bool,
+    ) -> Result<Option<BlobLocation>> {
         let mut first = None;
-        self.search(id, usable, |location| {
+        self.search(state, id, usable, |location| {
             first = Some(location);
             true
         })?;
@@ -358,7 +534,7 @@ impl Index {
         usable: impl Fn(&State, &PackId) -> bool,
     ) -> Result<Vec<BlobLocation>> {
         let mut all = Vec::new();
-        self.search(id, usable, |location| {
+        self.search(&self.state(), id, usable, |location| {
             all.push(location);
             false
         })?;
@@ -367,36 +543,27 @@ impl Index {
 
     fn search(
         &self,
+        state: &State,
         id: &BlobId,
         usable: impl Fn(&State, &PackId) -> bool,
         mut found: impl FnMut(BlobLocation) -> bool,
     ) -> Result<()> {
-        let state = self.state();
         let mut is_done = false;
-        for (number, open) in state.tables.iter().enumerate() {
+        for open in &state.tables {
             open.table
                 .find(id, |_, entry| {
-                    let is_known = open
-                        .ids()
-                        .get(entry.pack as usize)
-                        .is_some_and(|pack| usable(&state, pack));
+                    let is_known =
+                        open.ids().get(entry.pack as usize).is_some_and(|pack| usable(state, pack));
                     is_done = is_known
                         && found(BlobLocation {
-                            pack: PackNumber { table: number as u32, number: entry.pack },
+                            pack: open.number(entry.pack),
                             frame: entry.frame,
                             offset: entry.offset,
                             length: entry.length,
                         });
                     is_done
                 })
-                .map_err(|error| {
-                    if let (io::ErrorKind::InvalidData, Some(directory)) =
-                        (error.kind(), &self.directory)
-                    {
-                        discard(directory);
-                    }
-                    self.local_error()(error)
-                })?;
+                .map_err(|error| self.torn_or_local(error))?;
             if is_done {
                 break;
             }
@@ -409,28 +576,35 @@ impl Index {
     /// # Errors
     /// [`Error::Local`] if the local tables cannot be read.
     pub fn pack(&self, pack: PackNumber) -> Result<PackRecord> {
-        let open = self.state().tables.get(pack.table as usize).cloned();
-        let open = open.ok_or_else(|| self.local_error()(io::ErrorKind::InvalidInput.into()))?;
-        open.table.pack(pack.number).map_err(self.local_error())
+        let found = self.state().resolve(pack).map(|(open, number)| (Arc::clone(open), number));
+        let (open, number) =
+            found.ok_or_else(|| self.local_error()(io::ErrorKind::InvalidInput.into()))?;
+        open.table.pack(number).map_err(|error| self.torn_or_local(error))
+    }
+
+    /// Tables that turn out to be torn are deleted, so that the next run makes new ones.
+    fn torn_or_local(&self, error: io::Error) -> Error {
+        if let (io::ErrorKind::InvalidData, Some(directory)) = (error.kind(), &self.directory) {
+            discard(directory);
+        }
+        self.local_error()(error)
     }
 
     /// The id of a pack.
     pub(crate) fn pack_id(&self, pack: PackNumber) -> Option<PackId> {
-        self.state().tables.get(pack.table as usize)?.ids().get(pack.number as usize).copied()
+        let state = self.state();
+        let (open, number) = state.resolve(pack)?;
+        open.ids().get(number as usize).copied()
     }
 
     /// All packs that can be read.
     pub fn packs(&self) -> Vec<(PackNumber, PackId)> {
         let state = self.state();
-        let mut packs = Vec::new();
-        for (table, open) in state.tables.iter().enumerate() {
-            for (number, id) in open.ids().iter().enumerate() {
-                if !state.tombstoned.contains(id) {
-                    packs.push((PackNumber { table: table as u32, number: number as u32 }, *id));
-                }
-            }
-        }
+        let packs = state.tables.iter().flat_map(|open| open.packs());
         packs
+            .filter(|(_, id)| !state.tombstoned.contains(*id))
+            .map(|(number, id)| (number, *id))
+            .collect()
     }
 
     /// Number of blobs, duplicates counted, and of local tables.
@@ -443,12 +617,32 @@ impl Index {
     pub(crate) fn set_marked(&self, marked: impl Iterator<Item = PackId>) {
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.marked = marked.collect();
+        state.marked.extend(guard(&self.unlisted).iter());
+        state.marked.extend(guard(&self.distrusted).iter());
     }
 
-    /// Adds packs that writers must not rely on, until [`Index::set_marked`].
+    /// Adds packs that a listing does not show: writers avoid them, until [`Index::forget_unlisted`].
     pub(crate) fn avoid(&self, packs: Vec<PackId>) {
+        guard(&self.unlisted).extend(&packs);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.marked.extend(packs);
+    }
+
+    /// Before packs are listed anew; counts from the next [`Index::set_marked`] on.
+    pub(crate) fn forget_unlisted(&self) {
+        guard(&self.unlisted).clear();
+    }
+
+    /// Adds packs that writers must not rely on whatever marks say. False if all were known.
+    pub(crate) fn distrust(&self, packs: &[PackId]) -> bool {
+        let mut distrusted = guard(&self.distrusted);
+        let before = distrusted.len();
+        distrusted.extend(packs);
+        let has_new = distrusted.len() > before;
+        drop(distrusted);
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.marked.extend(packs);
+        has_new
     }
 
     /// Whether writers must not rely on a pack with this id.
@@ -478,10 +672,10 @@ impl Index {
             (state.marked.is_empty() && state.tombstoned.is_empty())
                 || !(state.marked.contains(pack) || state.tombstoned.contains(pack))
         };
-        let Some(location) = self.find_where(id, usable)? else { return Ok(false) };
         let state = self.state();
-        let PackNumber { table, number } = location.pack;
-        let word = &state.tables[table as usize].needed[number as usize / 64];
+        let Some(location) = self.find_in(&state, id, usable)? else { return Ok(false) };
+        let Some((open, number)) = state.resolve(location.pack) else { return Ok(false) };
+        let word = &open.needed[number as usize / 64];
         let bit = 1 << (number % 64);
         // Most blobs lie in a pack that is needed already: a load is cheaper than a write.
         if word.load(Ordering::Relaxed) & bit == 0 {
@@ -510,19 +704,19 @@ impl Index {
 
     /// Takes over a segment that this run wrote: its blobs are no longer claims but known, and needed.
     pub(crate) fn add_written(&self, id: SegmentId, segment: &Segment) -> Result<()> {
-        let mut gather = Gather { entries: Vec::new(), packs: Vec::new() };
-        let mut tables = Vec::new();
+        let mut gather = Gather::new(&[], || self.temporary_file());
         for pack in &segment.packs {
-            self.gather(&mut gather, &mut tables, pack)?;
+            gather.push(pack).map_err(self.local_error())?;
         }
-        self.end_batch(&mut gather, &mut tables)?;
+        let tables = gather.finish().map_err(self.local_error())?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         for table in tables {
             for word in &table.needed {
                 word.store(u64::MAX, Ordering::Relaxed);
             }
-            state.tables.push(Arc::new(table));
+            state.push(table);
         }
+        state.tombstoned.extend(segment.tombstones.iter().copied());
         state.covered.insert(id);
         drop(state);
         for blob in segment.packs.iter().flat_map(|pack| &pack.contents.ids) {
@@ -541,20 +735,16 @@ impl Index {
     /// Packs that were found needed since the last [`Index::reset_needed`].
     pub(crate) fn needed(&self) -> Vec<PackId> {
         let state = self.state();
-        let mut needed = Vec::new();
-        for open in &state.tables {
-            for (number, id) in open.ids().iter().enumerate() {
-                if open.needed[number / 64].load(Ordering::Relaxed) >> (number % 64) & 1 == 1 {
-                    needed.push(*id);
-                }
-            }
-        }
-        needed
+        let now = state.tables.iter().flat_map(|open| open.needed_ids());
+        let all: BTreeSet<PackId> = state.needed_before.iter().copied().chain(now).collect();
+        all.into_iter().collect()
     }
 
     /// Forgets that a pack is needed: what it held is stored elsewhere.
     pub(crate) fn release(&self, pack: &PackId) {
-        for open in &self.state().tables {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.needed_before.remove(pack);
+        for open in &state.tables {
             for number in (0..open.ids().len()).filter(|number| open.ids()[*number] == *pack) {
                 open.needed[number / 64].fetch_and(!(1 << (number % 64)), Ordering::Relaxed);
             }
@@ -563,7 +753,9 @@ impl Index {
 
     /// Forgets which packs are needed, before a new run.
     pub(crate) fn reset_needed(&self) {
-        for open in &self.state().tables {
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.needed_before.clear();
+        for open in &state.tables {
             for word in &open.needed {
                 word.store(0, Ordering::Relaxed);
             }
@@ -584,6 +776,7 @@ impl Index {
         let mut manifest = Manifest {
             tables: Vec::new(),
             covered: state.covered.clone(),
+            replacements: state.replacements.clone(),
             tombstones: state.tombstoned.iter().copied().collect(),
         };
         for open in &state.tables {
@@ -615,8 +808,8 @@ impl Index {
 
 /// Which entries of the index are needed: a bit for each, so that 10^8 of them take 12 MiB.
 pub(crate) struct LiveSet {
-    /// For each table.
-    bits: Vec<Vec<u64>>,
+    /// Tables at the time of [`Index::live_set`], and their bits. What came later is neither needed nor unneeded.
+    tables: Vec<(Arc<OpenTable>, Vec<u64>)>,
 }
 
 /// What became of a blob that something needs.
@@ -630,12 +823,8 @@ pub(crate) enum Liveness {
     Missing,
 }
 
-impl LiveSet {
-    fn contains(&self, table: usize, number: u64) -> bool {
-        // Tables that came later hold nothing that was judged.
-        let word = self.bits.get(table).and_then(|words| words.get((number / 64) as usize));
-        word.is_some_and(|word| word >> (number % 64) & 1 == 1)
-    }
+fn contains(bits: &[u64], number: u64) -> bool {
+    bits.get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 == 1)
 }
 
 /// How much of a pack is needed.
@@ -645,13 +834,25 @@ pub(crate) struct PackUse {
     pub(crate) blobs: u64,
     /// Their plain bytes.
     pub(crate) plain_bytes: u64,
+    /// Blobs that it holds, needed or not.
+    pub(crate) blobs_all: u64,
+}
+
+/// A blob in a pack, and whether this copy of it is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PackedBlob {
+    pub(crate) id: BlobId,
+    pub(crate) at: BlobLocation,
+    pub(crate) is_live: bool,
 }
 
 impl Index {
-    /// A set that no entry is in yet. It counts for as long as the tables stay as they are.
+    /// A set that no entry is in yet.
     pub(crate) fn live_set(&self) -> LiveSet {
         let words = |open: &Arc<OpenTable>| open.table.entries().div_ceil(64) as usize;
-        LiveSet { bits: self.state().tables.iter().map(|open| vec![0; words(open)]).collect() }
+        let state = self.state();
+        let tables = state.tables.iter().map(|open| (Arc::clone(open), vec![0; words(open)]));
+        LiveSet { tables: tables.collect() }
     }
 
     /// Notes that a blob is needed; of several copies one is, and that of a pack that will stay.
@@ -660,7 +861,7 @@ impl Index {
     /// [`Error::Local`] if the local tables cannot be read.
     pub(crate) fn note_live(&self, live: &mut LiveSet, id: &BlobId) -> Result<Liveness> {
         let state = self.state();
-        for (table, open) in state.tables.iter().enumerate() {
+        for (open, bits) in &mut live.tables {
             let mut at = None;
             let found = open.table.find(id, |number, entry| {
                 let pack = open.ids().get(entry.pack as usize);
@@ -672,9 +873,9 @@ impl Index {
                 }
                 stays
             });
-            found.map_err(self.local_error())?;
+            found.map_err(|error| self.torn_or_local(error))?;
             if let Some(number) = at {
-                let word = &mut live.bits[table][(number / 64) as usize];
+                let word = &mut bits[(number / 64) as usize];
                 let bit = 1 << (number % 64);
                 let liveness = if *word & bit == 0 { Liveness::New } else { Liveness::Known };
                 *word |= bit;
@@ -689,51 +890,84 @@ impl Index {
     /// # Errors
     /// [`Error::Local`] if the local tables cannot be read.
     pub(crate) fn pack_uses(&self, live: &LiveSet) -> Result<Vec<(PackNumber, PackId, PackUse)>> {
-        let state = self.state();
         let mut all = Vec::new();
-        for (table, open) in state.tables.iter().enumerate() {
+        for (open, bits) in &live.tables {
             let mut uses = vec![PackUse::default(); open.ids().len()];
             let entries = open.table.iter().map_err(self.local_error())?;
             for (number, entry) in (0..).zip(entries) {
                 let entry = entry.map_err(self.local_error())?;
-                if live.contains(table, number)
-                    && let Some(used) = uses.get_mut(entry.pack as usize)
-                {
+                let Some(used) = uses.get_mut(entry.pack as usize) else { continue };
+                used.blobs_all += 1;
+                if contains(bits, number) {
                     used.blobs += 1;
                     used.plain_bytes += u64::from(entry.length);
                 }
             }
-            for (number, (id, used)) in open.ids().iter().zip(uses).enumerate() {
-                all.push((PackNumber { table: table as u32, number: number as u32 }, *id, used));
-            }
+            all.extend(open.packs().zip(uses).map(|((number, id), used)| (number, *id, used)));
         }
         Ok(all)
     }
 
-    /// The needed blobs of some packs, sorted by pack and place. Reads all tables once.
+    /// How many plain bytes of each frame are needed, for packs given with their number of frames. Reads all
+    /// tables once.
     ///
     /// # Errors
     /// [`Error::Local`] if the local tables cannot be read.
-    pub(crate) fn live_blobs(
+    pub(crate) fn frame_uses(
+        &self,
+        live: &LiveSet,
+        packs: impl IntoIterator<Item = (PackNumber, usize)>,
+    ) -> Result<BTreeMap<PackNumber, Vec<u32>>> {
+        let mut uses: BTreeMap<PackNumber, Vec<u32>> =
+            packs.into_iter().map(|(pack, frames)| (pack, vec![0; frames])).collect();
+        self.each_entry(live, |pack, is_live, entry| {
+            if is_live
+                && let Some(frames) = uses.get_mut(&pack)
+                && let Some(bytes) = frames.get_mut(entry.frame as usize)
+            {
+                // The blobs of a frame have at most its plain length together.
+                *bytes = bytes.saturating_add(entry.length);
+            }
+        })?;
+        Ok(uses)
+    }
+
+    /// All blobs of some packs, `count` together, sorted by pack and place. Reads all tables once.
+    ///
+    /// # Errors
+    /// [`Error::Local`] if the local tables cannot be read.
+    pub(crate) fn blobs_of(
         &self,
         live: &LiveSet,
         packs: &BTreeSet<PackNumber>,
-    ) -> Result<Vec<(BlobId, BlobLocation)>> {
-        let state = self.state();
-        let mut found = Vec::new();
-        for (table, open) in state.tables.iter().enumerate() {
+        count: usize,
+    ) -> Result<Vec<PackedBlob>> {
+        let mut found = Vec::with_capacity(count);
+        self.each_entry(live, |pack, is_live, entry| {
+            if packs.contains(&pack) {
+                let (frame, offset, length) = (entry.frame, entry.offset, entry.length);
+                let at = BlobLocation { pack, frame, offset, length };
+                found.push(PackedBlob { id: entry.id, at, is_live });
+            }
+        })?;
+        found.sort_unstable_by_key(|blob| (blob.at.pack, blob.at.frame, blob.at.offset));
+        Ok(found)
+    }
+
+    /// Hands over every entry, with its pack and whether it is needed.
+    fn each_entry(
+        &self,
+        live: &LiveSet,
+        mut each: impl FnMut(PackNumber, bool, TableEntry),
+    ) -> Result<()> {
+        for (open, bits) in &live.tables {
             let entries = open.table.iter().map_err(self.local_error())?;
             for (number, entry) in (0..).zip(entries) {
                 let entry = entry.map_err(self.local_error())?;
-                let pack = PackNumber { table: table as u32, number: entry.pack };
-                if packs.contains(&pack) && live.contains(table, number) {
-                    let (frame, offset, length) = (entry.frame, entry.offset, entry.length);
-                    found.push((entry.id, BlobLocation { pack, frame, offset, length }));
-                }
+                each(open.number(entry.pack), contains(bits, number), entry);
             }
         }
-        found.sort_unstable_by_key(|(_, at)| (at.pack, at.frame, at.offset));
-        Ok(found)
+        Ok(())
     }
 }
 

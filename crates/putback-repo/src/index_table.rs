@@ -9,7 +9,7 @@
 //! blocks of 4096: crc32 | 85 entries of 48 bytes | zeros
 //! fences: the first 8 bytes of the first id of each block
 //! pack directory: id of each pack, and where its record is
-//! pack records: id, salt, epoch, crc32, size, kind, frames
+//! pack records: id, salt, epoch, crc32, size, kind, hash of its blobs, frames
 //! footer
 //! ```
 
@@ -31,9 +31,12 @@ const BLOCK_BYTES: usize = 4096;
 const ENTRY_BYTES: usize = 48;
 const BLOCK_ENTRIES: usize = (BLOCK_BYTES - 4) / ENTRY_BYTES;
 const FOOTER_BYTES: usize = 64;
-const MAGIC: [u8; 8] = *b"PUTBTAB1";
+const MAGIC: [u8; 8] = *b"PUTBTAB2";
 /// Pack id, offset and length of its record, CRC-32 of the record.
 const DIRECTORY_BYTES: usize = 48;
+
+/// A record without its frames.
+const RECORD_BYTES: usize = 100;
 
 /// Where a blob is, by the pack's number in one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct PackRecord {
     pub size: u64,
     /// What its blobs are.
     pub kind: BlobKind,
+    /// Beginning of the hash of its blobs' ids and lengths: whether two segments say the same of a pack.
+    pub contents_hash: [u8; 16],
     /// Its frames in order.
     pub frames: Vec<FrameEntry>,
 }
@@ -68,6 +73,10 @@ impl PackRecord {
     /// The record of a pack that a segment describes.
     #[must_use]
     pub fn of(pack: &SegmentPack) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for (id, length) in pack.contents.ids.iter().zip(&pack.contents.lengths) {
+            hasher.update(id.as_bytes()).update(&length.to_le_bytes());
+        }
         Self {
             id: pack.id,
             salt: pack.salt,
@@ -75,6 +84,7 @@ impl PackRecord {
             crc32: pack.crc32,
             size: pack.size,
             kind: pack.contents.kind,
+            contents_hash: array(&hasher.finalize().as_bytes()[..16]),
             frames: pack.contents.frames.clone(),
         }
     }
@@ -86,13 +96,14 @@ impl PackRecord {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(84 + self.frames.len() * 13);
+        let mut out = Vec::with_capacity(RECORD_BYTES + self.frames.len() * 13);
         out.extend_from_slice(self.id.as_bytes());
         out.extend_from_slice(&self.salt);
         out.extend_from_slice(&self.epoch.to_le_bytes());
         out.extend_from_slice(&self.crc32.to_le_bytes());
         out.extend_from_slice(&self.size.to_le_bytes());
         out.extend_from_slice(&[self.kind as u8, 0, 0, 0]);
+        out.extend_from_slice(&self.contents_hash);
         for frame in &self.frames {
             out.extend_from_slice(&frame.stored_length.to_le_bytes());
             out.extend_from_slice(&frame.plain_length.to_le_bytes());
@@ -103,7 +114,7 @@ impl PackRecord {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (fixed, frames) = bytes.split_first_chunk::<84>()?;
+        let (fixed, frames) = bytes.split_first_chunk::<RECORD_BYTES>()?;
         let (frames, rest) = frames.as_chunks::<13>();
         if !rest.is_empty() {
             return None;
@@ -115,6 +126,7 @@ impl PackRecord {
             crc32: u32_at(fixed, 68),
             size: u64::from_le_bytes(array(&fixed[72..80])),
             kind: BlobKind::from_byte(fixed[80]).ok()?,
+            contents_hash: array(&fixed[84..100]),
             frames: frames
                 .iter()
                 .map(|frame| {
@@ -311,10 +323,26 @@ impl Table {
         PackRecord::decode(&bytes).ok_or_else(torn)
     }
 
-    /// Reads all blocks. Costs a pass over the file.
+    /// Reads all blocks and pack records. Costs a pass over the file.
     pub(crate) fn verify(&self) -> io::Result<()> {
         let mut buffer = [0; BLOCK_BYTES];
-        (0..self.fences.len()).try_for_each(|block| self.read_block(block, &mut buffer).map(drop))
+        (0..self.fences.len())
+            .try_for_each(|block| self.read_block(block, &mut buffer).map(drop))?;
+        let length = self.file.metadata()?.len();
+        let rest = length.checked_sub(self.directory_offset).ok_or_else(torn)?;
+        let mut bytes = vec![0; rest as usize];
+        read_exact_at(&self.file, &mut bytes, self.directory_offset)?;
+        let (rows, _) = bytes.as_chunks::<DIRECTORY_BYTES>();
+        for row in rows.iter().take(self.ids.len()) {
+            let offset = u64::from_le_bytes(array(&row[32..40]));
+            let start = offset.checked_sub(self.directory_offset).ok_or_else(torn)? as usize;
+            let end = start.checked_add(u32_at(row, 40) as usize).ok_or_else(torn)?;
+            let record = bytes.get(start..end).ok_or_else(torn)?;
+            if crc32fast::hash(record) != u32_at(row, 44) {
+                return Err(torn());
+            }
+        }
+        Ok(())
     }
 
     /// All entries in order.
@@ -501,6 +529,7 @@ mod tests {
             crc32: 9,
             size: 1000,
             kind: BlobKind::Data,
+            contents_hash: [number; 16],
             frames: vec![frame; 5],
         }
     }

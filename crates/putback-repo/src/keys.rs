@@ -1,15 +1,18 @@
 //! Password slots: who may open the repository.
 
+use std::collections::BTreeSet;
+
+use putback_format::envelope::{self, ObjectKind};
 use putback_format::id::{RepositoryId, SlotId};
 use putback_format::key::KeyRing;
 use putback_format::limits::SLOTS_MAX;
 use putback_format::slot::{self, KdfCost, Slot};
 use putback_format::tree::Timestamp;
-use putback_store::LockMode;
+use putback_store::{LockMode, ObjectPath};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::open::{Password, read_slots};
+use crate::open::{Password, list_configs, read_slots, read_with_copy};
 use crate::{Machine, Repository, layout};
 
 /// Whose password a slot is for. Sealed: the storage does not learn it.
@@ -36,6 +39,8 @@ pub struct SlotInfo {
     pub cost: KdfCost,
     /// Whether the repository was opened with it.
     pub is_current: bool,
+    /// Whether it lacks the newest key, since the keys were rotated: it opens the repository no more.
+    pub is_outdated: bool,
 }
 
 impl SlotOwner {
@@ -98,18 +103,58 @@ impl Repository {
         let mut warnings = Vec::new();
         let mut infos = Vec::new();
         for (id, bytes) in read_slots(self.store().as_ref(), &mut warnings)? {
-            match Slot::decode(&bytes).and_then(|slot| Ok((slot.cost, slot.info(self.keys())?))) {
-                Ok((cost, info)) => {
-                    let (created, owner) = SlotOwner::decode(&info);
-                    let is_current = self.inner.slot == Some(id);
-                    infos.push(SlotInfo { id, created, owner, cost, is_current });
-                }
+            match self.slot_info(id, &bytes, self.keys()) {
+                Ok(info) => infos.push(info),
                 Err(error) => warnings.push(format!("password slot {}: {error}", id.short())),
             }
         }
         warnings.into_iter().for_each(|warning| self.warn(warning));
         infos.sort_by_key(|info| (info.created, info.id));
         Ok(infos)
+    }
+
+    /// What a slot says of itself, read with these keys.
+    pub(crate) fn slot_info(
+        &self,
+        id: SlotId,
+        bytes: &[u8],
+        keys: &KeyRing,
+    ) -> Result<SlotInfo, putback_format::Error> {
+        let slot = Slot::decode(bytes)?;
+        let (created, owner) = SlotOwner::decode(&slot.info(keys)?);
+        Ok(SlotInfo {
+            id,
+            created,
+            owner,
+            cost: slot.cost,
+            is_current: self.inner.slot == Some(id),
+            is_outdated: !self.is_usable(bytes),
+        })
+    }
+
+    /// Whether a slot of this repository holds the newest key, as far as can be told without its password.
+    fn is_usable(&self, slot: &[u8]) -> bool {
+        Slot::decode(slot).is_ok_and(|slot| {
+            let newest = slot.newest_epoch();
+            slot.repository == self.id() && newest.is_ok_and(|epoch| epoch >= self.config().epoch)
+        })
+    }
+
+    /// Whoever adds or changes a slot must have the newest keys, or the slot would open nothing.
+    fn require_newest_keys(&self) -> Result<()> {
+        let store = self.store().as_ref();
+        for (generation, _, path) in list_configs(store)? {
+            if generation <= self.config().generation {
+                continue;
+            }
+            // One that cannot be read is passed over here as it is where a repository is opened.
+            let object = read_with_copy(store, &path, &mut Vec::new()).unwrap_or_default();
+            let epoch = envelope::epoch_of(ObjectKind::Config, self.id(), &object);
+            if epoch.is_ok_and(|epoch| !self.keys().has_epoch(epoch)) {
+                return Err(Error::KeysContended { location: self.location() });
+            }
+        }
+        Ok(())
     }
 
     /// The slot whose id begins like this.
@@ -134,7 +179,7 @@ impl Repository {
     /// Adds a slot for another password.
     ///
     /// # Errors
-    /// [`Error::NoFreeSlot`] if all are taken.
+    /// [`Error::NoFreeSlot`] if all are taken; [`Error::KeysContended`] if the keys were rotated meanwhile.
     pub fn add_slot(
         &self,
         password: &Password,
@@ -142,6 +187,7 @@ impl Repository {
         owner: &SlotOwner,
     ) -> Result<SlotId> {
         let _lock = self.store().lock(LockMode::Exclusive)?;
+        self.require_newest_keys()?;
         let taken = self.complete_slots()?.len();
         if taken >= SLOTS_MAX {
             return Err(Error::NoFreeSlot { limit: SLOTS_MAX });
@@ -153,24 +199,30 @@ impl Repository {
     }
 
     /// All slots that can be read. Where a run that broke has left one of the two copies of a slot, the other is
-    /// written: each slot is there or not. Only under a lock: else another machine may just be removing it.
-    fn complete_slots(&self) -> Result<Vec<(SlotId, Vec<u8>)>> {
+    /// written: each slot is there or not. Without a lock only a copy that stands alone tells: of a slot that another
+    /// machine is just removing, the original stands alone.
+    pub(crate) fn complete_slots(&self) -> Result<Vec<(SlotId, Vec<u8>)>> {
         let store = self.store();
         let slots = read_slots(store.as_ref(), &mut Vec::new())?;
-        if store.capabilities().is_consistent {
-            for (id, bytes) in &slots {
-                let path = layout::slot(id);
-                for path in [layout::copy(&path), path] {
-                    if store.stat(&path).is_err_and(|error| error.is_not_found()) {
+        let is_gone = |path: &ObjectPath| store.stat(path).is_err_and(|error| error.is_not_found());
+        for (id, bytes) in &slots {
+            let path = layout::slot(id);
+            let copy = layout::copy(&path);
+            if store.capabilities().is_consistent {
+                for path in [copy, path] {
+                    if is_gone(&path) {
                         self.write_object(&path, bytes)?;
                     }
                 }
+            } else if is_gone(&path) && store.stat(&copy).is_ok() {
+                // In this order: the copy is there after the original was not.
+                self.write_object(&path, bytes)?;
             }
         }
         Ok(slots)
     }
 
-    fn write_slot(&self, id: &SlotId, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn write_slot(&self, id: &SlotId, bytes: &[u8]) -> Result<()> {
         let path = layout::slot(id);
         self.write_object(&layout::copy(&path), bytes)?;
         self.write_object(&path, bytes)
@@ -193,19 +245,33 @@ impl Repository {
         let Some((_, bytes)) = slots.iter().find(|(slot, _)| slot == id) else {
             return Err(Error::NoSlot { selector: id.to_string() });
         };
-        if slots.len() == 1 {
+        // One of before a rotation opens nothing: it is no reason to let the last one go that does.
+        let is_last = |slots: &[(SlotId, Vec<u8>)]| {
+            !slots.iter().any(|(slot, bytes)| slot != id && self.is_usable(bytes))
+        };
+        if slots.len() == 1 || (self.is_usable(bytes) && is_last(&slots)) {
             return Err(Error::LastSlot);
         }
-        let path = layout::slot(id);
-        // The copy goes first: one that stood alone would count as the slot itself.
-        for (folder, path) in [(layout::COPIES, layout::copy(&path)), (layout::KEYS, path)] {
-            let rows: Vec<_> =
-                store.list(folder)?.into_iter().filter(|info| info.path == path).collect();
-            store.delete(&rows)?;
-        }
-        if read_slots(store.as_ref(), &mut Vec::new())?.is_empty() {
+        self.delete_slots(&BTreeSet::from([*id]))?;
+        let left = read_slots(store.as_ref(), &mut Vec::new())?;
+        if self.is_usable(bytes) && is_last(&left) {
             self.write_slot(id, bytes)?;
             return Err(Error::LastSlot);
+        }
+        Ok(())
+    }
+
+    /// Deletes slots and their copies. The copies go first: one that stood alone would count as the slot itself.
+    pub(crate) fn delete_slots(&self, ids: &BTreeSet<SlotId>) -> Result<()> {
+        let store = self.store();
+        let paths: Vec<ObjectPath> = ids.iter().map(layout::slot).collect();
+        let copies = paths.iter().map(layout::copy).collect();
+        for (folder, paths) in [(layout::COPIES, copies), (layout::KEYS, paths)] {
+            let mut rows = store.list(folder)?;
+            rows.retain(|info| paths.contains(&info.path));
+            if !rows.is_empty() {
+                store.delete(&rows)?;
+            }
         }
         Ok(())
     }
@@ -227,6 +293,7 @@ impl Repository {
         let bytes = owner.seal_slot(password, cost, self.id(), self.keys(), self.machine())?;
         let new = SlotId::of_stored(&bytes);
         let _lock = self.store().lock(LockMode::Exclusive)?;
+        self.require_newest_keys()?;
         self.write_slot(&new, &bytes)?;
         self.remove_slot_locked(&old)?;
         self.state().set_last_slot(&new);

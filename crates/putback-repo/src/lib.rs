@@ -7,9 +7,11 @@
 pub mod check;
 pub mod clock;
 pub mod commit;
+pub mod compact;
 pub mod error;
 pub mod forget;
 pub mod index;
+mod index_load;
 mod index_table;
 mod keys;
 mod layout;
@@ -21,6 +23,9 @@ mod open;
 pub mod pack_writer;
 pub mod prune;
 pub mod reader;
+pub mod repair;
+mod requests;
+pub mod rotate;
 pub mod snapshots;
 mod state;
 pub mod stats;
@@ -42,6 +47,7 @@ use putback_store::{ObjectPath, Store};
 
 pub use check::{CheckOptions, CheckReport, Damage, ReadData};
 pub use commit::{Backup, SnapshotDraft};
+pub use compact::{CompactOptions, Compaction};
 pub use error::{Error, Result};
 pub use forget::Undeleted;
 pub use index::{BlobLocation, Index, PackNumber};
@@ -53,6 +59,9 @@ pub use open::{InitOptions, Password};
 pub use pack_writer::{FrameWriter, PackWriter, Written};
 pub use putback_format::slot::KdfCost;
 pub use reader::{FrameReader, WantedFrame};
+pub use repair::{Finding, RepairOptions, RepairPlan, RepairReport, RepairTarget};
+pub use requests::Requests;
+pub use rotate::{Rotated, Rotation};
 pub use snapshots::{ROLLED_BACK, SnapshotFilter, StoredSnapshot};
 pub use stats::RepositoryStats;
 pub use tree_reader::Directory;
@@ -68,6 +77,8 @@ struct Inner {
     store: Arc<dyn Store>,
     /// Without.
     origin: Arc<dyn Store>,
+    /// What was asked of it.
+    requests: Arc<requests::Counts>,
     keys: KeyRing,
     id_keys: IdKeys,
     config: Config,
@@ -78,6 +89,8 @@ struct Inner {
     machine: Machine,
     state: state::State,
     frames: reader::FrameCache,
+    /// When a reader last loaded the index again, by the clock since the start of the machine.
+    reloaded: Mutex<Option<Duration>>,
     trees: tree_cache::TreeCache,
     warnings: Mutex<Vec<String>>,
 }
@@ -123,6 +136,12 @@ impl Repository {
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.inner.store
+    }
+
+    /// What was asked of the store since the repository was opened.
+    #[must_use]
+    pub fn requests(&self) -> Requests {
+        self.inner.requests.so_far()
     }
 
     /// The machine that it was opened on.
@@ -183,6 +202,14 @@ impl Repository {
     /// Reads and opens an object whose name must be the hash of its bytes.
     pub(crate) fn read_sealed(&self, kind: ObjectKind, path: &ObjectPath) -> Result<Vec<u8>> {
         let bytes = read_verified(self.store().as_ref(), path, u64::from(kind.bytes_max()) * 2)?;
+        envelope::unseal(kind, self.id(), self.keys(), &bytes)
+            .map_err(|error| Error::object(path, error))
+    }
+
+    /// As [`Repository::read_sealed`], from the store and no cache.
+    pub(crate) fn read_sealed_anew(&self, kind: ObjectKind, path: &ObjectPath) -> Result<Vec<u8>> {
+        let limit = u64::from(kind.bytes_max()) * 2;
+        let bytes = read_verified(self.inner.origin.as_ref(), path, limit)?;
         envelope::unseal(kind, self.id(), self.keys(), &bytes)
             .map_err(|error| Error::object(path, error))
     }

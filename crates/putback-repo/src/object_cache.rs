@@ -1,12 +1,13 @@
 //! Small objects that this machine has read before.
 //!
-//! A layer over a store whose requests cost a round trip. It keeps configurations, slots, snapshots and
-//! marks, which never change under their names. Only objects that a listing has just shown are
+//! A layer over a store whose requests cost a round trip. It keeps configurations, slots, snapshots,
+//! marks and small index segments, which never change under their names. Only objects that a listing has just shown are
 //! asked for, so what was deleted does not live on here; what is kept is compared with its name's hash,
 //! and with size and checksum of the listing, each time it is used. Everything may be deleted at any moment.
 //!
 //! A snapshot or mark that is written is not kept: what is read back must come from the store. Slots and
-//! configurations are, so that the command after `init` finds them.
+//! configurations are, so that the command after `init` finds them; segments too, for who merges them once they are
+//! listed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -19,10 +20,11 @@ use putback_store::{
 };
 
 use crate::Machine;
-use crate::layout::{CONFIG, KEYS, MARKS, SNAPSHOTS};
+use crate::compact::SMALL_BYTES;
+use crate::layout::{CONFIG, INDEX, KEYS, MARKS, SNAPSHOTS};
 use crate::local::create_private_directories;
 
-const FOLDERS: [&str; 4] = [CONFIG, KEYS, MARKS, SNAPSHOTS];
+const FOLDERS: [&str; 5] = [CONFIG, INDEX, KEYS, MARKS, SNAPSHOTS];
 
 /// A store, and a folder of copies of its small objects.
 struct CachedStore {
@@ -72,6 +74,11 @@ impl CachedStore {
 
 fn is_named_by_hash(path: &ObjectPath, bytes: &[u8]) -> bool {
     path.name().ends_with(blake3::hash(bytes).to_hex().as_str())
+}
+
+/// Large segments are in the tables of the index, and are not read again.
+fn is_worth_keeping(path: &ObjectPath, bytes: &[u8]) -> bool {
+    path.folder() != INDEX || (bytes.len() as u64) < SMALL_BYTES
 }
 
 /// Nobody sees half a file. What cannot be kept is read again, so failures are not told.
@@ -148,7 +155,7 @@ impl Store for CachedStore {
             return Ok(bytes);
         }
         let bytes = self.inner.read_all(path, bytes_max)?;
-        if is_named_by_hash(path, &bytes) {
+        if is_worth_keeping(path, &bytes) && is_named_by_hash(path, &bytes) {
             keep(&place, &bytes);
         }
         Ok(bytes)
@@ -157,7 +164,8 @@ impl Store for CachedStore {
     fn write(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, Error> {
         let info = self.inner.write(path, bytes)?;
         if let Some(place) = self.place(path)
-            && [KEYS, CONFIG].contains(&path.folder())
+            && [KEYS, CONFIG, INDEX].contains(&path.folder())
+            && is_worth_keeping(path, bytes)
         {
             keep(&place, bytes);
         }
@@ -178,6 +186,10 @@ impl Store for CachedStore {
             self.listed().remove(&object.path);
         }
         Ok(())
+    }
+
+    fn delete_batch(&self) -> usize {
+        self.inner.delete_batch()
     }
 
     fn space(&self) -> Result<Option<Space>, Error> {

@@ -39,6 +39,12 @@ pub enum Phase {
     Index,
     /// Storing what is needed of packs that will go; its bytes are stored bytes of these packs.
     Repack,
+    /// Waiting until what was marked may go; its items are seconds.
+    Wait,
+    /// Reading snapshots of one repository and storing them in another.
+    Replicate,
+    /// Changing the trees of snapshots; its items are snapshots.
+    Rewrite,
 }
 
 /// How much.

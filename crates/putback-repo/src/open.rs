@@ -1,13 +1,13 @@
 //! Making a repository, and opening one.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use putback_format::chunk::Chunker;
 use putback_format::config::{ChunkerParams, Config};
 use putback_format::envelope::{self, ObjectKind};
 use putback_format::id::{ConfigId, RepositoryId, SlotId};
-use putback_format::key::{DedupSecret, KeyRing, MasterKey};
+use putback_format::key::{BlobKind, DedupSecret, KeyRing, MasterKey};
 use putback_format::limits::{
     CHUNK_AVERAGE_MAX, CHUNK_AVERAGE_MIN, PACK_BYTES_MAX, PACK_BYTES_MIN, SLOTS_MAX,
     SMALL_OBJECT_BYTES_MAX,
@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::keys::SlotOwner;
 use crate::reader::FrameCache;
+use crate::requests::CountedStore;
 use crate::snapshots::ROLLED_BACK;
 use crate::state::{Seen, State};
 use crate::tree_cache::TreeCache;
@@ -34,6 +35,9 @@ const CHUNK_BYTES_AVERAGE: u32 = 128 << 10;
 const FRAME_BYTES: u32 = 1 << 20;
 /// zstd level, unless `init` says otherwise: `docs/format.md` has the measurement.
 const COMPRESSION_LEVEL: i32 = 3;
+
+/// What is said where slots hold a key that no configuration names.
+const UNFINISHED: &str = "a rotation of the keys was not finished, or the storage shows an older configuration: new data is still sealed under the key of before";
 
 /// A password. Zeroised on drop, shown by nothing.
 pub struct Password(Zeroizing<Vec<u8>>);
@@ -121,13 +125,54 @@ impl Repository {
         options: &InitOptions,
         machine: &Machine,
     ) -> Result<Self> {
+        let dedup = DedupSecret::from_bytes(machine.random()?);
+        Self::init_with(store, password, options, None, dedup, machine)
+    }
+
+    /// As [`Repository::init`], with the chunks and ids of another repository: its parameters of the chunker and its
+    /// dedup secret. What is copied from one to the other need not be cut anew. Keys of packs and objects are new.
+    ///
+    /// # Errors
+    /// As [`Repository::init`]; [`Error::BadOption`] if the options ask for another size of chunks.
+    pub fn init_like(
+        store: Arc<dyn Store>,
+        password: &Password,
+        options: &InitOptions,
+        like: &Self,
+        machine: &Machine,
+    ) -> Result<Self> {
+        let chunker = like.config().chunker;
+        if options.chunk_bytes_average.is_some_and(|average| average != chunker.bytes_average) {
+            let what = format!(
+                "the chunk size is that of the other repository, {} KiB on average",
+                chunker.bytes_average >> 10
+            );
+            return Err(Error::BadOption { what });
+        }
+        let dedup = like.keys().dedup().clone();
+        Self::init_with(store, password, options, Some(chunker), dedup, machine)
+    }
+
+    /// Whether what is stored in the other repository has the same ids here and is cut in the same places.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        let id = |repository: &Self| repository.id_keys().blob_id(BlobKind::Data, b"");
+        id(self) == id(other) && self.config().chunker == other.config().chunker
+    }
+
+    fn init_with(
+        store: Arc<dyn Store>,
+        password: &Password,
+        options: &InitOptions,
+        chunker: Option<ChunkerParams>,
+        dedup: DedupSecret,
+        machine: &Machine,
+    ) -> Result<Self> {
         let location = store.describe();
         let repository = RepositoryId::from_bytes(machine.random()?);
-        let config = options.config(repository, machine.clock.now())?;
-        let keys = KeyRing::new(
-            DedupSecret::from_bytes(machine.random()?),
-            MasterKey::from_bytes(machine.random()?),
-        );
+        let mut config = options.config(repository, machine.clock.now())?;
+        config.chunker = chunker.unwrap_or(config.chunker);
+        let keys = KeyRing::new(dedup, MasterKey::from_bytes(machine.random()?));
         let slot =
             options.owner.seal_slot(password, options.kdf_cost, repository, &keys, machine)?;
         let payload = config.encode();
@@ -166,8 +211,17 @@ impl Repository {
         }
 
         // Where locks do not reach, another `init` may have done the same: one of the two gives way.
-        let configs = list_configs(store.as_ref())?;
-        if configs.iter().any(|(_, id, _)| *id < config_id) {
+        let mut configs = list_configs(store.as_ref())?;
+        let is_other = |config: &(u64, ConfigId, ObjectPath)| config.1 != config_id;
+        if lock.is_none()
+            && configs.iter().any(is_other)
+            && configs.iter().all(|(_, id, _)| *id >= config_id)
+        {
+            // It is the other's to give way, unless it looked before this one was there to be seen: then it stays.
+            machine.clock.sleep(machine.times.second_look);
+            configs = list_configs(store.as_ref())?;
+        }
+        if configs.iter().any(is_other) {
             for (path, _) in objects.iter().rev().filter(|(path, _)| *path != layout::readme()) {
                 let info = store.stat(path)?;
                 store.delete(&[info])?;
@@ -190,6 +244,7 @@ impl Repository {
     /// # Errors
     /// - [`Error::NoRepository`]: nothing is there.
     /// - [`Error::WrongPassword`]: no slot opens.
+    /// - [`Error::OutdatedKey`]: the slot that opens lacks the newest key.
     /// - [`Error::NewerFormat`]: slots or configuration need a newer program.
     /// - [`Error::Damaged`]: slots or configuration are damaged, and so are their second copies.
     pub fn open(store: Arc<dyn Store>, password: &Password, machine: &Machine) -> Result<Self> {
@@ -247,7 +302,8 @@ impl Repository {
                 ) {
                     Ok(config) => config,
                     // A slot that an `init` left which did not come to its end: another one may fit.
-                    Err(error @ Error::TwoRepositories { .. }) => {
+                    // Likewise one that a rotation of the keys has not removed yet.
+                    Err(error @ (Error::TwoRepositories { .. } | Error::OutdatedKey { .. })) => {
                         unreadable = Some(error);
                         continue;
                     }
@@ -299,7 +355,7 @@ impl Repository {
         Ok(opened)
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         store: Arc<dyn Store>,
         keys: KeyRing,
         config: Config,
@@ -313,10 +369,14 @@ impl Repository {
         let index = Index::new(config.repository, cache.map(|cache| cache.join("index")));
         let state =
             State::new(machine.state.as_deref(), config.repository, Arc::clone(&machine.random));
+        // What opening took is not counted: the same for every command.
+        let requests = Arc::default();
+        let store: Arc<dyn Store> = Arc::new(CountedStore::new(store, &requests));
         let opened = Self {
             inner: Arc::new(Inner {
                 store: object_cache::layer(&store, machine),
                 origin: store,
+                requests,
                 id_keys: keys.dedup().id_keys(),
                 keys,
                 config,
@@ -326,11 +386,15 @@ impl Repository {
                 machine: machine.clone(),
                 state,
                 frames: FrameCache::default(),
+                reloaded: Mutex::default(),
                 trees,
                 warnings: Default::default(),
             }),
         };
         opened.note_generation()?;
+        if opened.keys().newest_epoch() > opened.config().epoch {
+            opened.warn(UNFINISHED.to_owned());
+        }
         Ok(opened)
     }
 
@@ -343,6 +407,7 @@ impl Repository {
             inner: Arc::new(Inner {
                 store: Arc::clone(if uses_cache { &inner.store } else { &inner.origin }),
                 origin: Arc::clone(&inner.origin),
+                requests: Arc::clone(&inner.requests),
                 id_keys: inner.id_keys.clone(),
                 keys: inner.keys.clone(),
                 config: inner.config.clone(),
@@ -352,6 +417,7 @@ impl Repository {
                 machine: Machine { cache: None, state: None, ..inner.machine.clone() },
                 state: State::new(None, self.id(), Arc::clone(&inner.machine.random)),
                 frames: FrameCache::default(),
+                reloaded: Mutex::default(),
                 trees,
                 warnings: Default::default(),
             }),
@@ -487,7 +553,7 @@ fn read_slots_of(
 }
 
 /// Reads a small object, or its second copy when it is damaged or missing.
-fn read_with_copy(
+pub(crate) fn read_with_copy(
     store: &dyn Store,
     path: &ObjectPath,
     warnings: &mut Vec<String>,
@@ -535,6 +601,11 @@ fn read_config(
                             second: found.to_string(),
                         }
                     }
+                    // Not a damage, and no older one is to be taken for it: what is written would be sealed under
+                    // a key that was given up.
+                    putback_format::Error::UnknownEpoch { .. } => {
+                        Error::OutdatedKey { location: store.describe() }
+                    }
                     error => Error::object(path, error),
                 })
         });
@@ -542,6 +613,7 @@ fn read_config(
             Ok(config) if config.generation == *generation && config.repository == repository => {
                 return Ok(config);
             }
+            Err(error @ Error::OutdatedKey { .. }) => return Err(error),
             Ok(_) => {
                 failure.get_or_insert(Error::Damaged { object: path.to_string(), source: None });
             }

@@ -53,8 +53,24 @@ const CHECKPOINT_BYTES: u64 = 8 << 20;
 /// Blobs on their way into one frame.
 struct Frame {
     kind: BlobKind,
-    plain: Vec<u8>,
+    content: Content,
     blobs: Vec<(BlobId, u32)>,
+}
+
+enum Content {
+    /// Still to be compressed.
+    Plain(Vec<u8>),
+    /// As another pack has it.
+    Coded { codec: Codec, coded: Vec<u8>, plain_length: u32 },
+}
+
+impl Frame {
+    fn plain_length(&self) -> u32 {
+        match &self.content {
+            Content::Plain(plain) => plain.len() as u32,
+            Content::Coded { plain_length, .. } => *plain_length,
+        }
+    }
 }
 
 struct OpenPack {
@@ -223,7 +239,9 @@ impl PackWriter {
         let frame_bytes = u64::from(self.shared.repository.config().frame_bytes);
         FrameWriter {
             shared: Arc::clone(&self.shared),
-            frame: Frame { kind, plain: Vec::new(), blobs: Vec::new() },
+            kind,
+            plain: Vec::new(),
+            blobs: Vec::new(),
             budget: frame_bytes,
             frame_bytes,
         }
@@ -322,7 +340,9 @@ impl Drop for PackWriter {
 /// Gathers blobs for frames. Every claimed blob must be pushed, and [`FrameWriter::flush`] called at the end.
 pub struct FrameWriter {
     shared: Arc<Shared>,
-    frame: Frame,
+    kind: BlobKind,
+    plain: Vec<u8>,
+    blobs: Vec<(BlobId, u32)>,
     budget: u64,
     frame_bytes: u64,
 }
@@ -342,7 +362,7 @@ impl FrameWriter {
     /// The first failure of any thread of the writer.
     pub fn put_with(&mut self, plain: &[u8]) -> Result<(BlobId, bool)> {
         let repository = &self.shared.repository;
-        let id = repository.id_keys().blob_id(self.frame.kind, plain);
+        let id = repository.id_keys().blob_id(self.kind, plain);
         let is_new = repository.index().claim(&id)?;
         if is_new {
             self.push(id, plain)?;
@@ -354,20 +374,20 @@ impl FrameWriter {
     pub(crate) fn push(&mut self, id: BlobId, plain: &[u8]) -> Result<()> {
         self.shared.check()?;
         let length = plain.len() as u64;
-        let filled = self.frame.plain.len() as u64;
+        let filled = self.plain.len() as u64;
         if filled > 0 && filled + length > self.budget {
             self.flush()?;
         }
-        if self.frame.plain.is_empty() {
-            self.budget = self.shared.frame_budget(self.frame.kind, self.frame_bytes, length);
-            self.frame.plain.reserve(self.budget.max(length) as usize);
+        if self.plain.is_empty() {
+            self.budget = self.shared.frame_budget(self.kind, self.frame_bytes, length);
+            self.plain.reserve(self.budget.max(length) as usize);
         }
-        if self.frame.blobs.is_empty() {
+        if self.blobs.is_empty() {
             self.shared.gathering.fetch_add(1, Ordering::AcqRel);
         }
-        self.frame.plain.extend_from_slice(plain);
-        self.frame.blobs.push((id, plain.len() as u32));
-        if self.frame.plain.len() as u64 >= self.budget {
+        self.plain.extend_from_slice(plain);
+        self.blobs.push((id, plain.len() as u32));
+        if self.plain.len() as u64 >= self.budget {
             self.flush()?;
         }
         Ok(())
@@ -378,14 +398,36 @@ impl FrameWriter {
     /// # Errors
     /// The first failure of any thread of the writer.
     pub fn flush(&mut self) -> Result<()> {
-        if self.frame.blobs.is_empty() {
+        if self.blobs.is_empty() {
             return self.shared.check();
         }
-        let empty = Frame { kind: self.frame.kind, plain: Vec::new(), blobs: Vec::new() };
-        let frame = std::mem::replace(&mut self.frame, empty);
+        let plain = std::mem::take(&mut self.plain);
+        let blobs = std::mem::take(&mut self.blobs);
         self.shared.gathering.fetch_sub(1, Ordering::AcqRel);
+        self.hand_over(Frame { kind: self.kind, content: Content::Plain(plain), blobs })
+    }
+
+    /// Adds a frame of another pack as it was coded there, with all its blobs, which the caller has verified. False
+    /// if no pack has room for it.
+    pub(crate) fn push_coded(
+        &mut self,
+        codec: Codec,
+        coded: &[u8],
+        blobs: Vec<(BlobId, u32)>,
+    ) -> Result<bool> {
+        self.shared.check()?;
+        let plain_length = blobs.iter().map(|(_, length)| *length).sum();
+        let empty = PackBuilder::new(self.kind, self.shared.repository.config().pack_bytes);
+        if empty.room(blobs.len()) < coded.len() as u64 {
+            return Ok(false);
+        }
+        let content = Content::Coded { codec, coded: coded.to_vec(), plain_length };
+        self.hand_over(Frame { kind: self.kind, content, blobs }).map(|()| true)
+    }
+
+    fn hand_over(&self, frame: Frame) -> Result<()> {
         self.shared.blobs.fetch_add(frame.blobs.len() as u64, Ordering::Relaxed);
-        self.shared.plain_bytes.fetch_add(frame.plain.len() as u64, Ordering::Relaxed);
+        self.shared.plain_bytes.fetch_add(u64::from(frame.plain_length()), Ordering::Relaxed);
         // A copy for the moment: who waits for room in the channel keeps nobody else from it.
         let way = guard(&self.shared.way).clone();
         match way {
@@ -411,7 +453,7 @@ impl FrameWriter {
 impl Drop for FrameWriter {
     fn drop(&mut self) {
         // What it gathered is given up, which ends no run that does not rely on it.
-        if !self.frame.blobs.is_empty() {
+        if !self.blobs.is_empty() {
             self.shared.gathering.fetch_sub(1, Ordering::AcqRel);
         }
     }
@@ -504,26 +546,38 @@ impl Shared {
 
     fn seal_frame(&self, sealer: &mut Sealer, frame: &Frame) -> Result<()> {
         let made = Error::encode;
-        let codec =
-            sealer.compressor.compress(&frame.plain, &mut sealer.coded).map_err(made("a frame"))?;
+        let Sealer { compressor, decompressor, coded, opened, plain: again } = sealer;
+        let (codec, coded) = match &frame.content {
+            Content::Plain(plain) => {
+                let codec = compressor.compress(plain, coded).map_err(made("a frame"))?;
+                (codec, coded.as_slice())
+            }
+            Content::Coded { codec, coded, .. } => (*codec, coded.as_slice()),
+        };
         if self.is_dry {
-            let stored = sealer.coded.len() + SEAL_OVERHEAD_BYTES;
+            let stored = coded.len() + SEAL_OVERHEAD_BYTES;
             self.stored_bytes.fetch_add(stored as u64, Ordering::Relaxed);
             return Ok(());
         }
-        let plain_length = frame.plain.len() as u32;
-        let (pack, ordinal) = self.place(frame, codec, plain_length, sealer.coded.len())?;
+        let plain_length = frame.plain_length();
+        let (pack, ordinal) = self.place(frame, codec, plain_length, coded.len())?;
         let head = FrameHead { kind: frame.kind, ordinal, codec, plain_length };
         let mut sealed = Vec::new();
-        pack.key.seal_frame(head, &sealer.coded, &mut sealed).map_err(made("a frame"))?;
+        pack.key.seal_frame(head, coded, &mut sealed).map_err(made("a frame"))?;
 
         // Compressors and memory do fail: what cannot be opened must not be counted as stored.
-        pack.key.unseal_frame(head, &sealed, &mut sealer.opened).map_err(made("a frame"))?;
-        sealer
-            .decompressor
-            .decompress(codec, &sealer.opened, frame.plain.len(), &mut sealer.plain)
-            .map_err(made("a frame"))?;
-        if sealer.plain != frame.plain {
+        pack.key.unseal_frame(head, &sealed, opened).map_err(made("a frame"))?;
+        let is_same = match &frame.content {
+            Content::Plain(plain) => {
+                decompressor
+                    .decompress(codec, opened, plain.len(), again)
+                    .map_err(made("a frame"))?;
+                again == plain
+            }
+            // These bytes have been decompressed, and all their blobs compared.
+            Content::Coded { coded, .. } => opened == coded,
+        };
+        if !is_same {
             let why = "it opened to other bytes";
             return Err(made("a frame")(putback_format::Error::SelfCheck { what: "a frame", why }));
         }

@@ -11,6 +11,7 @@
 //!
 //! Memory: a bit for each blob of the index, 32 bytes for each tree page, and the places of a million blobs.
 
+mod epochs;
 mod execute;
 mod plan;
 mod repack;
@@ -18,19 +19,25 @@ mod repack;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use putback_format::id::{PackId, SnapshotId};
+use putback_format::id::{MarkId, PackId, SnapshotId};
 use putback_format::limits::MARK_PACKS_MAX;
 use putback_format::mark::MarkKind;
 use putback_format::tree::Timestamp;
 use putback_store::ObjectInfo;
 
-use self::plan::Candidate;
+use self::execute::OwnMarks;
+use self::plan::{Plan, Snapshots};
 use crate::Repository;
-use crate::error::Result;
+use crate::compact::{CompactOptions, SEGMENTS_LEAST_AT_PRUNE};
+use crate::error::{Error, Result};
 use crate::observe::{Cancel, Observer};
+use crate::requests::Requests;
 
 /// How long a mark stands before its packs go.
 pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often it is planned anew when backups come between.
+const ATTEMPTS: usize = 8;
+
 /// How much unneeded content may stay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum MaxUnused {
@@ -53,7 +60,10 @@ pub struct PruneOptions {
     pub repack_small: bool,
     /// Stores every pack anew that holds anything unneeded: for secrets that were taken out of snapshots.
     pub purge: bool,
-    /// Carries marks out at once. Safe where the store has locks; elsewhere a backup that runs just now may be lost.
+    /// Stores every pack anew that is sealed under a key of before the last rotation, as far as `max_repack` allows.
+    pub rewrite_epoch: bool,
+    /// Carries marks out in the same run: at once where the store has locks; elsewhere after the shortest grace period
+    /// there may be, and only if no other machine wrote a snapshot or checkpoint within it.
     pub instant: bool,
     /// How long a mark stands.
     pub grace: Duration,
@@ -74,6 +84,7 @@ impl Default for PruneOptions {
             max_repack: None,
             repack_small: false,
             purge: false,
+            rewrite_epoch: false,
             instant: false,
             grace: GRACE,
             dry_run: false,
@@ -123,16 +134,34 @@ pub struct PruneReport {
     pub packs_deleted: u64,
     /// Their bytes.
     pub bytes_deleted: u64,
+    /// Small index segments that were merged into others.
+    pub segments_merged: u64,
+    /// Index segments that merged ones had replaced, deleted.
+    pub segments_deleted: u64,
     /// Objects of forgotten snapshots that were deleted.
     pub snapshots_deleted: u64,
     /// Blobs of marked packs that a snapshot needs again, stored anew.
     pub blobs_rescued: u64,
+    /// Packs that stay and are sealed under a key of before the last rotation.
+    pub packs_old_key: u64,
+    /// Their stored bytes.
+    pub bytes_old_key: u64,
+    /// Segments of the index under such a key; counted with [`PruneOptions::rewrite_epoch`] only, as are the next two.
+    pub segments_old_key: u64,
+    /// Snapshots under such a key, forgotten ones among them.
+    pub snapshots_old_key: u64,
+    /// Marks and forget records under such a key.
+    pub marks_old_key: u64,
+    /// What was asked of the store since the repository was opened. In a dry run: what a run in its place would have
+    /// asked, if nobody else writes meanwhile; what it would write is an estimate.
+    pub requests: Requests,
     /// Stopped before its end.
     pub is_interrupted: bool,
 }
 
 /// A mark and when it was written, by the store's clock and by that of its writer, whichever is later.
 struct StandingMark {
+    id: MarkId,
     info: ObjectInfo,
     packs: BTreeSet<PackId>,
     since: Timestamp,
@@ -142,28 +171,25 @@ impl Repository {
     /// Carries out marks whose time has come, then marks what is not needed any more.
     ///
     /// # Errors
-    /// - [`Error::BlobUnknown`], [`Error::BlobDamaged`], [`Error::Damaged`]: a snapshot cannot be read completely;
-    ///   nothing is deleted then.
+    /// - [`Error::BlobMissing`], [`Error::BlobUnknown`], [`Error::BlobDamaged`], [`Error::Damaged`]: a snapshot
+    ///   cannot be read completely; nothing is marked then, nor deleted.
+    /// - [`Error::OthersActive`]: other machines write, and what is marked was to go at once.
     /// - [`Error::CommitContended`]: others wrote so much meanwhile that no look showed the same twice.
     /// - [`Error::Store`].
     pub fn prune(&self, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
         let mut report = PruneReport::default();
         let run = Run { repository: self, options, observer };
-        run.carry_out_marks(&mut report)?;
-        if options.cancel.is_cancelled() {
-            report.is_interrupted = true;
-            return Ok(report);
+        run.run(&mut report)?;
+        if !options.cancel.is_cancelled() {
+            run.compact_segments(&mut report);
         }
-        let marked = run.mark_unneeded(&mut report)?;
-        let goes_on = !options.dry_run && !options.cancel.is_cancelled();
-        if goes_on && marked && options.instant {
-            run.carry_out_marks(&mut report)?;
-        } else if goes_on && !marked && report.packs_waiting == 0 {
-            // Nothing goes with these snapshots.
-            let (now, grace) = (self.now(), run.grace());
-            run.delete_forgotten(|since| is_older(since, now, grace), &mut report)?;
-        }
+        report.requests += self.requests();
         report.is_interrupted = options.cancel.is_cancelled();
+        if let Err(error) = self.index().save() {
+            self.warn(format!(
+                "the local index could not be kept, the next run will be slower: {error}"
+            ));
+        }
         Ok(report)
     }
 }
@@ -175,7 +201,7 @@ fn later_of(by_writer: Timestamp, info: &ObjectInfo) -> Timestamp {
 }
 
 /// Whether `age` lies between the two times at least.
-fn is_older(time: Timestamp, now: Timestamp, age: Duration) -> bool {
+pub(crate) fn is_older(time: Timestamp, now: Timestamp, age: Duration) -> bool {
     let age = i128::try_from(age.as_nanos()).unwrap_or(i128::MAX);
     now.as_nanoseconds() - time.as_nanoseconds() >= age
 }
@@ -187,6 +213,59 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
+    fn run(&self, report: &mut PruneReport) -> Result<()> {
+        self.refuse_beside_others(self.repository.now())?;
+        let waiting = self.carry_out_marks(None, report)?;
+        if self.options.cancel.is_cancelled() {
+            return Ok(());
+        }
+        let marks = self.mark_unneeded(report)?;
+        if self.options.cancel.is_cancelled() || self.options.dry_run {
+            return Ok(());
+        }
+        if !marks.is_empty() && self.options.instant {
+            self.carry_out_own(marks, report)
+        } else if marks.is_empty() && waiting.is_empty() {
+            // Nothing goes with these snapshots.
+            let (now, grace) = (self.repository.now(), self.grace());
+            self.delete_forgotten(|since| is_older(since, now, grace), report)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Carries out what this run has marked. Where no lock helps, the grace period is waited out.
+    fn carry_out_own(&self, marks: BTreeSet<MarkId>, report: &mut PruneReport) -> Result<()> {
+        if self.is_consistent() {
+            return self.carry_out_marks(None, report).map(drop);
+        }
+        let mut own = OwnMarks { ids: marks, waited: Duration::ZERO };
+        let began = self.repository.since_boot();
+        let grace = self.grace().as_secs();
+        let mut seconds = grace + 1;
+        loop {
+            if !self.wait_for_grace(seconds) {
+                return Ok(());
+            }
+            own.waited = self.repository.since_boot().saturating_sub(began);
+            let waiting = self.carry_out_marks(Some(&own), report)?;
+            let left = waiting.iter().filter(|(id, _)| own.ids.contains(id));
+            seconds = match left.map(|(_, seconds)| *seconds).max() {
+                // The store's clock is a little before this machine's.
+                Some(seconds) if seconds <= grace && !self.options.cancel.is_cancelled() => seconds,
+                Some(seconds) if seconds > grace => {
+                    self.repository.warn(
+                        "the clocks of this machine and of the storage differ by more than the time \
+                         that packs stay marked: a later prune deletes them"
+                            .to_owned(),
+                    );
+                    return Ok(());
+                }
+                _ => return Ok(()),
+            };
+        }
+    }
+
     /// Whether the store's listings and locks can be relied on.
     fn is_consistent(&self) -> bool {
         self.repository.store().capabilities().is_consistent
@@ -202,59 +281,130 @@ impl Run<'_> {
         }
     }
 
+    /// Merges small index segments, also those that this run wrote.
+    fn compact_segments(&self, report: &mut PruneReport) {
+        let options = CompactOptions {
+            segments_least: SEGMENTS_LEAST_AT_PRUNE,
+            grace: self.options.grace,
+            cancel: self.options.cancel.clone(),
+        };
+        let repository = self.repository;
+        let done = if self.options.dry_run {
+            let planned = repository.plan_compaction(&options);
+            // A listing; what is merged lies in the cache, is written and read back.
+            let batch = repository.store().delete_batch().max(1) as u64;
+            report.requests += Requests {
+                lists: 1,
+                reads: planned.written,
+                writes: planned.written,
+                deletes: planned.deleted.div_ceil(batch),
+            };
+            planned
+        } else {
+            repository.compact_or_warn(|| repository.compact(&options))
+        };
+        (report.segments_merged, report.segments_deleted) = (done.merged, done.deleted);
+    }
+
     fn marks(&self) -> Result<Vec<StandingMark>> {
         let mut standing = Vec::new();
         for (info, mark) in self.repository.read_marks()? {
             let MarkKind::Packs(packs) = mark.kind else { continue };
             let since = later_of(mark.time, &info);
-            standing.push(StandingMark { info, packs: packs.into_iter().collect(), since });
+            let Ok(id) = info.path.name().parse() else { continue };
+            standing.push(StandingMark { id, info, packs: packs.into_iter().collect(), since });
         }
         Ok(standing)
     }
 
-    /// Steps 1 to 3. Whether a mark was written.
-    fn mark_unneeded(&self, report: &mut PruneReport) -> Result<bool> {
+    /// Steps 1 to 3. The marks that were written.
+    fn mark_unneeded(&self, report: &mut PruneReport) -> Result<BTreeSet<MarkId>> {
         let repository = self.repository;
-        self.forget_void_checkpoints()?;
-        let backup = repository.begin_backup(None, self.options.workers)?;
-        let Some(plan) = self.plan(report)? else { return Ok(false) };
+        let mut written = BTreeSet::new();
+        let (mut attempts, mut has_waited) = (0, false);
+        let (backup, snapshots, plan) = loop {
+            let backup = match self.options.dry_run {
+                true => repository.begin_dry_run(None, 0)?,
+                false => repository.begin_backup(None, self.options.workers)?,
+            };
+            let snapshots = self.snapshots()?;
+            attempts += 1;
+            match self.plan(&snapshots, report) {
+                Ok(None) => return Ok(written),
+                Ok(Some(plan)) => break (backup, snapshots, plan),
+                Err(error @ Error::BlobMissing { .. }) if attempts < ATTEMPTS => {
+                    // A backup that ended since the index was loaded: its segment is there by now.
+                    if !repository.index().covers(&repository.list_segments()?) {
+                        continue;
+                    }
+                    // Or no listing shows it yet, where they lag behind.
+                    if self.is_consistent() || std::mem::replace(&mut has_waited, true) {
+                        return Err(error);
+                    }
+                    if !self.wait(repository.times().second_look) {
+                        return Ok(written);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        };
         report.packs_unneeded = (plan.unneeded.len() + plan.unindexed.len()) as u64;
         report.packs_repacked = plan.repacked.len() as u64;
         let candidates = plan.unneeded.iter().chain(&plan.repacked);
-        report.bytes_marked = candidates.map(|pack| pack.record.size).sum::<u64>()
+        report.bytes_marked = candidates.map(|pack| pack.size).sum::<u64>()
             + plan.unindexed.iter().map(|info| info.size).sum::<u64>();
-        report.bytes_repacked = plan.repacked.iter().map(|pack| pack.record.size).sum();
+        report.bytes_repacked = plan.repacked.iter().map(|pack| pack.size).sum();
         if self.options.dry_run {
-            let unused: u64 = plan.repacked.iter().map(Candidate::unused_bytes).sum();
-            report.bytes_written = report.bytes_repacked.saturating_sub(unused);
-            return Ok(false);
+            let given_back: u64 = plan.repacked.iter().map(|pack| pack.reclaimable_bytes).sum();
+            report.bytes_written = report.bytes_repacked.saturating_sub(given_back);
+            self.estimate_requests(&plan, &snapshots, report);
+            return Ok(written);
         }
-        let repacked = self.repack(&backup, &plan)?;
+        repository.forget(&snapshots.void)?;
+        let is_repacked = self.repack(&backup, &plan)?;
         report.bytes_written = backup.finish()?.stored_bytes;
-        if !repacked {
-            return Ok(false);
+        if !is_repacked {
+            return Ok(written);
         }
         let mut packs: Vec<PackId> = plan
             .unneeded
             .iter()
             .chain(&plan.repacked)
-            .map(|pack| pack.record.id)
+            .map(|pack| pack.id)
             .chain(plan.unindexed.iter().filter_map(|info| info.path.name().parse().ok()))
             .collect();
         packs.sort();
         packs.dedup();
         for part in packs.chunks(MARK_PACKS_MAX) {
-            repository.write_mark(MarkKind::Packs(part.to_vec()))?;
+            written.insert(repository.write_mark(MarkKind::Packs(part.to_vec()))?);
         }
-        Ok(!packs.is_empty())
+        Ok(written)
     }
 
-    /// Checkpoints that a complete snapshot has made void would keep their packs for ever.
-    fn forget_void_checkpoints(&self) -> Result<()> {
-        if self.options.dry_run {
-            return Ok(());
+    /// Adds to what a dry run has asked what a run would ask beyond it, on a store that is far away.
+    fn estimate_requests(&self, plan: &Plan, snapshots: &Snapshots, report: &mut PruneReport) {
+        let batch = self.repository.store().delete_batch().max(1) as u64;
+        let void = u64::from(!snapshots.void.is_empty());
+        let packs = report.packs_unneeded + report.packs_repacked;
+        let marks = packs.div_ceil(MARK_PACKS_MAX as u64);
+        let is_carried_out = self.options.instant && marks > 0;
+        report.requests += plan.requests;
+        report.requests.writes += void;
+        if is_carried_out {
+            // The marks are listed, and those read that are new; the packs; and the snapshots, which others may have
+            // written meanwhile.
+            report.requests.lists += 3;
+            report.requests.reads += marks + void;
+            report.requests += self.requests_to_carry_out(packs);
+        } else if marks == 0 && report.packs_waiting == 0 {
+            report.requests.lists += 1;
+            report.requests.reads += void;
         }
-        let void = self.repository.void_checkpoints()?;
-        self.repository.forget(&void)
+        if is_carried_out || report.packs_due > 0 {
+            let taken = self.options.taken_for_forgotten.len();
+            let forgotten = (snapshots.forgotten + snapshots.void.len() + taken) as u64;
+            report.requests.lists += u64::from(forgotten > 0);
+            report.requests.deletes += forgotten.div_ceil(batch);
+        }
     }
 }

@@ -12,8 +12,9 @@ use putback_format::compress::Decompressor;
 use putback_format::id::{BlobId, PackId};
 use putback_format::key::BlobKind;
 use putback_format::pack::{FrameHead, PackKey};
+use putback_format::segment::SegmentPack;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_damage};
 use crate::index::{BlobLocation, PackNumber};
 use crate::index_table::PackRecord;
 use crate::{Repository, layout};
@@ -63,7 +64,12 @@ pub struct WantedFrame<'a> {
     pub frame: u32,
     /// Its plain bytes, or why there are none. The blobs in it are not verified yet.
     pub plain: Result<&'a [u8]>,
+    /// The same as its codec left them; empty if there are none.
+    pub coded: &'a [u8],
 }
+
+/// Takes each blob of a pack with its plain bytes, none if they are damaged.
+pub(crate) type EachBlob<'a> = dyn FnMut(&BlobId, Option<&[u8]>) -> Result<()> + 'a;
 
 /// Reads and opens frames; one per worker.
 pub struct FrameReader {
@@ -103,36 +109,22 @@ impl FrameReader {
     ) -> Result<()> {
         let key = self.key(pack)?;
         let offsets = offsets(pack);
-        let is_remote = self.repository.store().capabilities().is_remote;
-        let is_kept = pack.kind == BlobKind::Tree && self.repository.inner.trees.is_enabled();
-        let (gap, bytes_max) = match is_remote {
-            true if is_kept => (0, TREE_REQUEST_BYTES),
-            true => (GAP_BYTES_REMOTE, u64::MAX),
-            false => (GAP_BYTES_LOCAL, REQUEST_BYTES),
-        };
+        let joining = Joining::of(&self.repository, pack);
+        let Joining { is_remote, is_kept, .. } = joining;
         let mut rest = frames;
         while let Some(first) = rest.first() {
             let range = |frame: &u32| offsets.get(*frame as usize).copied();
-            let Some((start, mut end)) = range(first) else {
-                each(WantedFrame { frame: *first, plain: Err(unknown_frame(pack)) })?;
+            let Some((start, end)) = range(first) else {
+                each(WantedFrame { frame: *first, plain: Err(unknown_frame(pack)), coded: &[] })?;
                 rest = &rest[1..];
                 continue;
             };
             if is_kept && self.open_kept(pack, &key, *first, start..end) {
-                each(WantedFrame { frame: *first, plain: Ok(&self.plain) })?;
+                each(WantedFrame { frame: *first, plain: Ok(&self.plain), coded: &self.coded })?;
                 rest = &rest[1..];
                 continue;
             }
-            let mut count = 1;
-            for next in &rest[1..] {
-                match range(next) {
-                    Some((from, to)) if from <= end + gap && to - start <= bytes_max => {
-                        end = to;
-                    }
-                    _ => break,
-                }
-                count += 1;
-            }
+            let (count, end) = joining.join(&offsets, rest, start..end);
             let (group, others) = rest.split_at(count);
             rest = others;
             if is_kept {
@@ -223,11 +215,10 @@ impl FrameReader {
                 waiting = &waiting[1..];
                 let opened = open_frame(key, pack, *frame, stored, decompressor, coded, plain);
                 stored.clear();
-                let plain = match opened {
-                    Ok(()) => Ok(plain.as_slice()),
-                    Err(error) => Err(damaged_frame(pack, *frame, error)),
-                };
-                result = each(WantedFrame { frame: *frame, plain });
+                result = each(match opened {
+                    Ok(()) => WantedFrame { frame: *frame, plain: Ok(plain), coded },
+                    Err(error) => damaged_frame(pack, *frame, error),
+                });
                 if result.is_err() {
                     return ControlFlow::Break(());
                 }
@@ -269,7 +260,8 @@ impl FrameReader {
                 }
                 return Ok(());
             }
-            return each(WantedFrame { frame: group[0], plain: Err(error.into()) });
+            let plain = Err(error.into());
+            return each(WantedFrame { frame: group[0], plain, coded: &[] });
         }
         self.open_group(pack, key, offsets, group, start, each)
     }
@@ -296,11 +288,10 @@ impl FrameReader {
                 &mut self.coded,
                 &mut self.plain,
             );
-            let plain = match opened {
-                Ok(()) => Ok(self.plain.as_slice()),
-                Err(error) => Err(damaged_frame(pack, *frame, error)),
-            };
-            each(WantedFrame { frame: *frame, plain })?;
+            each(match opened {
+                Ok(()) => WantedFrame { frame: *frame, plain: Ok(&self.plain), coded: &self.coded },
+                Err(error) => damaged_frame(pack, *frame, error),
+            })?;
         }
         Ok(())
     }
@@ -310,6 +301,63 @@ impl FrameReader {
         let master = master.map_err(|error| Error::object(layout::pack(&pack.id), error))?;
         Ok(PackKey::new(master, self.repository.id(), pack.epoch, pack.salt))
     }
+}
+
+/// How neighbouring frames are joined into one request.
+#[derive(Clone, Copy)]
+struct Joining {
+    is_remote: bool,
+    /// Frames of trees are kept by this machine.
+    is_kept: bool,
+    gap: u64,
+    bytes_max: u64,
+}
+
+impl Joining {
+    fn of(repository: &Repository, pack: &PackRecord) -> Self {
+        let is_remote = repository.store().capabilities().is_remote;
+        let is_kept = pack.kind == BlobKind::Tree && repository.inner.trees.is_enabled();
+        let (gap, bytes_max) = match is_remote {
+            true if is_kept => (0, TREE_REQUEST_BYTES),
+            true => (GAP_BYTES_REMOTE, u64::MAX),
+            false => (GAP_BYTES_LOCAL, REQUEST_BYTES),
+        };
+        Self { is_remote, is_kept, gap, bytes_max }
+    }
+
+    /// How many of `frames`, the first of which lies at `first`, come with one request, and where that ends.
+    fn join(&self, offsets: &[(u64, u64)], frames: &[u32], first: Range<u64>) -> (usize, u64) {
+        let Range { start, mut end } = first;
+        let mut count = 1;
+        for next in frames.get(1..).unwrap_or_default() {
+            match offsets.get(*next as usize).copied() {
+                Some((from, to)) if from <= end + self.gap && to - start <= self.bytes_max => {
+                    end = to;
+                }
+                _ => break,
+            }
+            count += 1;
+        }
+        (count, end)
+    }
+}
+
+/// How many requests it takes to read these frames (ascending) of a pack, once the walk through the trees has
+/// kept what this machine keeps.
+pub(crate) fn requests_for(repository: &Repository, pack: &PackRecord, frames: &[u32]) -> u64 {
+    let joining = Joining::of(repository, pack);
+    if joining.is_kept {
+        return 0;
+    }
+    let offsets = offsets(pack);
+    let (mut rest, mut requests) = (frames, 0);
+    while let Some((start, end)) =
+        rest.first().and_then(|first| offsets.get(*first as usize)).copied()
+    {
+        rest = &rest[joining.join(&offsets, rest, start..end).0..];
+        requests += 1;
+    }
+    requests
 }
 
 /// Where each frame begins and ends.
@@ -325,8 +373,13 @@ fn offsets(pack: &PackRecord) -> Vec<(u64, u64)> {
         .collect()
 }
 
-fn damaged_frame(pack: &PackRecord, frame: u32, error: putback_format::Error) -> Error {
-    Error::object(format!("frame {frame} of pack {}", pack.id), error)
+fn damaged_frame(
+    pack: &PackRecord,
+    frame: u32,
+    error: putback_format::Error,
+) -> WantedFrame<'static> {
+    let error = Error::object(format!("frame {frame} of pack {}", pack.id), error);
+    WantedFrame { frame, plain: Err(error), coded: &[] }
 }
 
 fn unknown_frame(pack: &PackRecord) -> Error {
@@ -376,10 +429,42 @@ impl Repository {
         match slice(plain, location) {
             Some(bytes) if self.id_keys().blob_id(kind, bytes) == *id => Ok(bytes),
             _ => {
-                let source = Some(putback_format::Error::IdMismatch);
+                let source = Some(putback_format::Error::IdMismatch.into());
                 Err(Error::BlobDamaged { blob: *id, pack: *pack, source })
             }
         }
+    }
+
+    /// Reads a pack by its table and hands over every blob with its plain bytes; none if they are not those of its id
+    /// or cannot be read any more.
+    ///
+    /// # Errors
+    /// What `each` returns; [`Error::Damaged`] if the key of its epoch is unknown; [`Error::Store`].
+    pub(crate) fn read_pack_blobs(
+        &self,
+        pack: &SegmentPack,
+        each: &mut EachBlob<'_>,
+    ) -> Result<()> {
+        let record = PackRecord::of(pack);
+        let contents = &pack.contents;
+        let frames: Vec<u32> = (0..record.frames.len() as u32).collect();
+        let mut blobs = contents.ids.iter().zip(&contents.lengths);
+        FrameReader::new(self)?.read_frames(&record, &frames, |wanted| {
+            let count = record.frames[wanted.frame as usize].blobs as usize;
+            let mut rest = match wanted.plain {
+                Ok(plain) => Some(plain),
+                Err(error) if error.is_damage() => None,
+                Err(error) => return Err(error),
+            };
+            for (id, length) in blobs.by_ref().take(count) {
+                let split = rest.and_then(|plain| plain.split_at_checked(*length as usize));
+                rest = split.map(|(_, others)| others);
+                let plain = split.map(|(blob, _)| blob);
+                let is_right = |blob: &&[u8]| self.id_keys().blob_id(contents.kind, blob) == *id;
+                each(id, plain.filter(is_right))?;
+            }
+            Ok(())
+        })
     }
 
     /// What is needed to read a pack.
@@ -392,21 +477,57 @@ impl Repository {
 
     /// The plain bytes of a blob, from whichever copy is whole.
     ///
-    /// Costs one ranged read of its pack, none if its frame was read lately.
+    /// Costs one ranged read of its pack, none if its frame was read lately. If no copy can be read, marks and index
+    /// are loaded again: a prune may have moved the blob since.
     ///
     /// # Errors
     /// - [`Error::BlobUnknown`]: no index names it.
     /// - [`Error::BlobDamaged`]: no copy is whole.
     pub fn read_blob(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
         self.load_index_once()?;
+        let places = self.places(id)?;
+        let failure = match self.read_any_copy(kind, id, &places) {
+            Err(error) if error.is_damage() => error,
+            result => return result,
+        };
+        self.load_index_again()?;
+        let mut moved = self.places(id)?;
+        moved.retain(|(pack, _)| places.iter().all(|(tried, _)| tried != pack));
+        if moved.is_empty() { Err(failure) } else { self.read_any_copy(kind, id, &moved) }
+    }
+
+    /// Every pack that holds a copy of a blob, and where.
+    fn places(&self, id: &BlobId) -> Result<Vec<(PackId, BlobLocation)>> {
+        let places = self.index().find_all(id)?.into_iter();
+        Ok(places.filter_map(|at| Some((self.index().pack_id(at.pack)?, at))).collect())
+    }
+
+    fn read_any_copy(
+        &self,
+        kind: BlobKind,
+        id: &BlobId,
+        places: &[(PackId, BlobLocation)],
+    ) -> Result<Vec<u8>> {
         let mut failure = None;
-        for location in self.index().find_all(id)? {
-            match self.read_copy(kind, id, location) {
+        for (_, location) in places {
+            match self.read_copy(kind, id, *location) {
                 Ok(plain) => return Ok(plain),
                 Err(error) => drop(failure.get_or_insert(error)),
             }
         }
         Err(failure.unwrap_or(Error::BlobUnknown { blob: *id }))
+    }
+
+    /// Loads marks and index unless that was done a moment ago: many blobs may be missing at once.
+    fn load_index_again(&self) -> Result<()> {
+        let mut last = self.inner.reloaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.since_boot();
+        let pause = self.times().second_look;
+        if last.is_none_or(|last| now.saturating_sub(last) >= pause) {
+            *last = Some(now);
+            self.load_index()?;
+        }
+        Ok(())
     }
 
     fn read_copy(&self, kind: BlobKind, id: &BlobId, location: BlobLocation) -> Result<Vec<u8>> {
@@ -426,7 +547,11 @@ impl Repository {
         })?;
         result.map_err(|error| match error {
             Error::Damaged { source, .. } => {
+                let source = source.map(Into::into);
                 Error::BlobDamaged { blob: *id, pack: pack.id, source }
+            }
+            Error::Store(error) if is_damage(&error) => {
+                Error::BlobDamaged { blob: *id, pack: pack.id, source: Some(error.into()) }
             }
             error => error,
         })
@@ -438,5 +563,50 @@ impl Repository {
     /// As [`Repository::read_blob`].
     pub fn read_data_blob(&self, id: &BlobId) -> Result<Vec<u8>> {
         self.read_blob(BlobKind::Data, id)
+    }
+
+    /// The plain bytes of many blobs, in any order, each with its id; one that is asked for twice comes once.
+    /// Frames of one pack are read together.
+    ///
+    /// # Errors
+    /// As [`Repository::read_blob`], and those of `each`.
+    pub fn read_blobs(
+        &self,
+        kind: BlobKind,
+        ids: &[BlobId],
+        each: &mut dyn FnMut(BlobId, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.load_index_once()?;
+        let mut wanted = Vec::with_capacity(ids.len());
+        for id in ids {
+            let location = self.index().find(id)?.ok_or(Error::BlobUnknown { blob: *id })?;
+            wanted.push((location.pack, location.frame, location.offset, *id, location));
+        }
+        wanted.sort_unstable_by_key(|(pack, frame, offset, id, _)| (*pack, *frame, *offset, *id));
+        wanted.dedup_by_key(|(_, _, _, id, _)| *id);
+        let mut reader = FrameReader::new(self)?;
+        let mut elsewhere = Vec::new();
+        for in_pack in wanted.chunk_by(|first, second| first.0 == second.0) {
+            let pack = self.pack(in_pack[0].0)?;
+            let mut in_frames = in_pack.chunk_by(|first, second| first.1 == second.1);
+            let frames: Vec<u32> = in_frames.clone().map(|blobs| blobs[0].1).collect();
+            reader.read_frames(&pack, &frames, |frame| {
+                for (_, _, _, id, location) in in_frames.next().unwrap_or_default() {
+                    let plain = frame.plain.as_ref().ok();
+                    let blob =
+                        plain.map(|plain| self.verify_blob(kind, id, &pack.id, plain, location));
+                    match blob {
+                        Some(Ok(blob)) => each(*id, blob)?,
+                        // Another copy may be whole; if none is, reading it alone says why.
+                        _ => elsewhere.push(*id),
+                    }
+                }
+                Ok(())
+            })?;
+        }
+        for id in elsewhere {
+            each(id, &self.read_blob(kind, &id)?)?;
+        }
+        Ok(())
     }
 }

@@ -18,6 +18,9 @@ use crate::state::Seen;
 /// [`Repository::accept_rollback`] ends such warnings.
 pub const ROLLED_BACK: &str = "rolled back";
 
+/// How often a folder is listed when something is gone that the listing named.
+pub(crate) const LISTS_MAX: usize = 4;
+
 /// A snapshot with its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredSnapshot {
@@ -92,11 +95,22 @@ impl Repository {
         Ok(marks)
     }
 
-    /// Reads all objects of the `marks` folder, each with its row.
+    /// Reads all objects of the `marks` folder, each with its row. A mark that is gone was carried out since it was
+    /// listed: it is listed again.
     ///
     /// # Errors
     /// As [`Repository::marks`].
     pub(crate) fn read_marks(&self) -> Result<Vec<(ObjectInfo, Mark)>> {
+        let mut lists = 1;
+        loop {
+            match self.read_listed_marks() {
+                Err(Error::Store(error)) if error.is_not_found() && lists < LISTS_MAX => lists += 1,
+                result => return result,
+            }
+        }
+    }
+
+    fn read_listed_marks(&self) -> Result<Vec<(ObjectInfo, Mark)>> {
         let mut marks = Vec::new();
         for info in self.store().list(layout::MARKS)? {
             let Ok(id) = info.path.name().parse::<MarkId>() else { continue };
@@ -203,31 +217,22 @@ impl Repository {
         Ok((snapshots, marks))
     }
 
-    /// All snapshots that are not forgotten, checkpoints among them, for who decides what is needed: unlike
-    /// a listing for people it stops at one that cannot be read.
-    pub(crate) fn every_snapshot(&self) -> Result<Vec<StoredSnapshot>> {
-        let forgotten = self.marks()?.forgotten;
+    /// Reads these snapshots, for who decides what is needed: one that is gone is left out, but unlike a listing for
+    /// people it stops at one that cannot be read.
+    pub(crate) fn read_every<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a SnapshotId>,
+    ) -> Result<Vec<StoredSnapshot>> {
         let mut snapshots = Vec::new();
-        for id in self.list_snapshot_ids()? {
-            if forgotten.contains(&id) {
-                continue;
-            }
-            match self.read_snapshot(&id) {
-                Ok(snapshot) => snapshots.push(StoredSnapshot { id, snapshot }),
+        for id in ids {
+            match self.read_snapshot(id) {
+                Ok(snapshot) => snapshots.push(StoredSnapshot { id: *id, snapshot }),
                 // Its writer has taken it back, or another prune has deleted it.
                 Err(Error::Store(error)) if error.is_not_found() => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(snapshots)
-    }
-
-    /// Checkpoints that a later complete snapshot of the same writer and paths has made void.
-    pub(crate) fn void_checkpoints(&self) -> Result<Vec<StoredSnapshot>> {
-        let all = self.every_snapshot()?;
-        let is_void =
-            |stored: &&StoredSnapshot| !stored.snapshot.complete && is_void(&stored.snapshot, &all);
-        Ok(all.iter().filter(is_void).cloned().collect())
     }
 
     /// The snapshots that the filter means, oldest first. Checkpoints that a later complete snapshot of the
@@ -282,7 +287,7 @@ impl Repository {
 }
 
 /// Whether a later complete snapshot of the same writer and paths stands for this checkpoint.
-fn is_void(checkpoint: &Snapshot, all: &[StoredSnapshot]) -> bool {
+pub(crate) fn is_void(checkpoint: &Snapshot, all: &[StoredSnapshot]) -> bool {
     all.iter().any(|StoredSnapshot { snapshot, .. }| {
         snapshot.complete
             && snapshot.writer == checkpoint.writer

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use putback_format::id::{PackId, RepositoryId, SlotId, WriterId};
+use putback_format::id::{PackId, RepositoryId, SlotId, SnapshotId, WriterId};
 
 use crate::error::{Error, Result};
 use crate::local::create_private_directories;
@@ -19,6 +19,7 @@ const WRITER: &str = "writer";
 const SEEN: &str = "seen";
 const ACCEPTED: &str = "accepted";
 const JOURNAL: &str = "journal";
+const PENDING: &str = "pending";
 const SLOT: &str = "slot";
 const LOCK: &str = "lock";
 
@@ -199,6 +200,35 @@ impl State {
         }
     }
 
+    /// Snapshots that runs were about to write, and did not live to see whether they came in time.
+    pub(crate) fn pending(&self) -> Vec<SnapshotId> {
+        let text = self.read(PENDING).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Notes a snapshot that is about to be written. Call it with the lock held.
+    pub(crate) fn add_pending(&self, id: &SnapshotId) -> Result<()> {
+        let text = self.read(PENDING).unwrap_or_default();
+        self.write(PENDING, &format!("{text}{id}\n"))
+    }
+
+    /// It is known what became of a snapshot. Call it with the lock held.
+    pub(crate) fn remove_pending(&self, id: &SnapshotId) -> Result<()> {
+        let others = self.pending().into_iter().filter(|other| other != id);
+        let text: String = others.map(|other| format!("{other}\n")).collect();
+        let Some(directory) = self.directory.as_ref().filter(|_| text.is_empty()) else {
+            return self.write(PENDING, &text);
+        };
+        // Not synced: if it comes back, a look at the snapshot is all that it costs.
+        let path = directory.join(PENDING);
+        match fs_err::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::local(&path)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Packs that a run stored durably and that no segment of that run named.
     pub(crate) fn journal(&self) -> Vec<PackId> {
         let text = self.read(JOURNAL).unwrap_or_default();
@@ -277,6 +307,12 @@ mod tests {
         assert_eq!(state().journal(), packs);
         state().clear_journal().unwrap();
         assert_eq!(state().journal(), []);
+        let snapshots = [SnapshotId::from_bytes([4; 32]), SnapshotId::from_bytes([5; 32])];
+        snapshots.iter().for_each(|snapshot| state().add_pending(snapshot).unwrap());
+        assert_eq!(state().pending(), snapshots);
+        snapshots.iter().for_each(|snapshot| state().remove_pending(snapshot).unwrap());
+        assert_eq!(state().pending(), []);
+        state().remove_pending(&snapshots[0]).unwrap();
     }
 
     #[test]

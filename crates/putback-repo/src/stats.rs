@@ -4,6 +4,7 @@ use putback_format::key::BlobKind;
 
 use crate::Repository;
 use crate::error::Result;
+use crate::index::IdSet;
 use crate::layout;
 
 /// Numbers and stored bytes of all objects, and of the blobs that the index names.
@@ -17,6 +18,8 @@ pub struct RepositoryStats {
     pub segments: u64,
     /// Their bytes.
     pub segment_bytes: u64,
+    /// Segments among them that merged ones replace, and that go with a later compaction.
+    pub segments_replaced: u64,
     /// Snapshots, checkpoints among them.
     pub snapshots: u64,
     /// Their bytes.
@@ -49,7 +52,12 @@ impl Repository {
                 (listed.len() as u64, listed.iter().map(|info| info.size).sum::<u64>());
             match folder {
                 layout::PACKS => (stats.packs, stats.pack_bytes) = (count, bytes),
-                layout::INDEX => (stats.segments, stats.segment_bytes) = (count, bytes),
+                layout::INDEX => {
+                    (stats.segments, stats.segment_bytes) = (count, bytes);
+                    let names = listed.iter().filter_map(|info| info.path.name().parse().ok());
+                    let replaced = self.index().replaced_segments(&names.collect());
+                    stats.segments_replaced = replaced.len() as u64;
+                }
                 layout::SNAPSHOTS => (stats.snapshots, stats.snapshot_bytes) = (count, bytes),
                 layout::MARKS => {
                     stats.marks = count;
@@ -58,7 +66,11 @@ impl Repository {
                 _ => stats.other_bytes += bytes,
             }
         }
-        for (number, _) in self.index().packs() {
+        let mut known = IdSet::default();
+        for (number, id) in self.index().packs() {
+            if !known.insert(id) {
+                continue;
+            }
             let pack = self.pack(number)?;
             let blobs: u64 = pack.frames.iter().map(|frame| u64::from(frame.blobs)).sum();
             let bytes: u64 = pack.frames.iter().map(|frame| u64::from(frame.plain_length)).sum();

@@ -10,7 +10,7 @@ use putback_format::pack::{FrameEntry, PackContents};
 use putback_format::segment::{Segment, SegmentPack};
 
 use crate::error::Result;
-use crate::index::Index;
+use crate::index::{Index, Liveness};
 
 const BLOBS_PER_FRAME: u64 = 8;
 const FRAMES_PER_PACK: u64 = 31;
@@ -64,10 +64,27 @@ pub fn made_up_index(directory: &Path, segments: u64) -> Result<Index> {
         SegmentId::from_bytes(bytes)
     };
     let listed: BTreeSet<SegmentId> = (0..segments).map(id).collect();
-    index.load(&listed, |id| {
+    let read = |id: &SegmentId| {
         let (number, _) = id.as_bytes().as_chunks::<8>();
         Ok(segment(u64::from_be_bytes(number[0])))
-    })?;
+    };
+    index.load(&listed, read, |unread| Err(unread.error))?;
     index.save()?;
     Ok(index)
+}
+
+/// Does with the index what the planning of a prune does, for snapshots that need these blobs. How many of them
+/// stay, and how many packs nothing needs.
+///
+/// # Errors
+/// [`crate::Error::Local`] if the tables cannot be read.
+pub fn plan_prune(index: &Index, needed: impl Iterator<Item = BlobId>) -> Result<(u64, u64)> {
+    let mut live = index.live_set();
+    let mut blobs = 0;
+    for id in needed {
+        blobs += u64::from(index.note_live(&mut live, &id)? == Liveness::New);
+    }
+    let uses = index.pack_uses(&live)?;
+    let unneeded = uses.iter().filter(|(_, _, used)| used.blobs == 0).count() as u64;
+    Ok((blobs, unneeded))
 }

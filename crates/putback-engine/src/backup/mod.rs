@@ -8,9 +8,9 @@
 //! [`pipeline`] holds the workers, [`parent`] what an earlier snapshot saves us from reading,
 //! [`contents`] how one file is read, [`assembly`] how directories become pages.
 
-mod assembly;
-mod contents;
-mod parent;
+pub(crate) mod assembly;
+pub(crate) mod contents;
+pub(crate) mod parent;
 mod pipeline;
 mod stream;
 
@@ -28,6 +28,9 @@ use putback_repo::{Backup, Cancel, Event, Observer, Repository, SnapshotDraft, S
 use crate::Error;
 use crate::source::roots::{Roots, absolute_path};
 use pipeline::Outcome;
+
+/// How often a backup is done in all when packs that it relies on go away meanwhile.
+const ATTEMPTS: usize = 3;
 
 /// What stays out of a backup.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +149,7 @@ pub(crate) struct Incidents<'a> {
 }
 
 impl<'a> Incidents<'a> {
-    fn new(observer: &'a dyn Observer) -> Self {
+    pub(crate) fn new(observer: &'a dyn Observer) -> Self {
         Self { observer, list: Mutex::default() }
     }
 
@@ -160,7 +163,7 @@ impl<'a> Incidents<'a> {
         }
     }
 
-    fn so_far(&self) -> (u64, Vec<Incident>) {
+    pub(crate) fn so_far(&self) -> (u64, Vec<Incident>) {
         self.list.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -211,6 +214,7 @@ impl Run<'_> {
             complete,
             statistics: self.statistics(),
             incidents: self.incidents.so_far().1,
+            unknown: Vec::new(),
         })?)
     }
 }
@@ -260,24 +264,46 @@ pub fn backup(
         let checkpoint = parents.checkpoint.as_ref().map(|stored| stored.id);
         observer.event(Event::Resumed { checkpoint, packs: backup.adopted_packs() });
     }
-    let run = Run {
+    let time = options.time.unwrap_or_else(|| repository.now());
+    let begin = || Run {
         repository,
         backup: &backup,
         options,
         observer,
         incidents: Incidents::new(observer),
         counters: pipeline::Counters::default(),
-        paths,
+        paths: paths.clone(),
         parent: parents.complete.as_ref().or(parents.checkpoint.as_ref()).map(|stored| stored.id),
-        time: options.time.unwrap_or_else(|| repository.now()),
+        time,
         started,
     };
-    let outcome = match (source, roots) {
-        (Source::Paths(_), Some(roots)) => pipeline::store_paths(&run, &roots, &parents)?,
-        (Source::Stream { reader, finish, .. }, _) => stream::store_stream(&run, reader, finish)?,
+    let report = match (source, roots) {
+        (Source::Paths(_), Some(roots)) => {
+            let mut attempt = 1;
+            loop {
+                let run = begin();
+                let result = pipeline::store_paths(&run, &roots, &parents)
+                    .and_then(|outcome| conclude(&run, outcome, &parents));
+                match result {
+                    // What they held is unknown now: entries that were taken over are read from their source.
+                    Err(Error::Repository(error @ putback_repo::Error::PacksLost { .. }))
+                        if attempt < ATTEMPTS =>
+                    {
+                        let message = format!("{error}: what was in them is read again");
+                        observer.event(Event::Warning { message: &message });
+                        attempt += 1;
+                    }
+                    result => break result?,
+                }
+            }
+        }
+        (Source::Stream { reader, finish, .. }, _) => {
+            let run = begin();
+            let outcome = stream::store_stream(&run, reader, finish)?;
+            conclude(&run, outcome, &parents)?
+        }
         (Source::Paths(_), None) => unreachable!("roots are resolved for paths"),
     };
-    let report = conclude(&run, outcome, &parents)?;
     if options.dry_run {
         return Ok(report);
     }

@@ -6,7 +6,7 @@
 use std::iter::Peekable;
 
 use putback_format::tree::{Entry, EntryKind};
-use putback_repo::{Directory, Repository, SnapshotFilter, StoredSnapshot};
+use putback_repo::{Backup, Directory, Repository, SnapshotFilter, StoredSnapshot};
 
 use super::{BackupOptions, ParentChoice};
 use crate::Error;
@@ -78,8 +78,15 @@ impl ParentDirectory {
         Self { entries }
     }
 
+    /// One directory of each of two repositories.
+    pub(crate) fn pair(first: (&Repository, &Entry), second: (&Repository, &Entry)) -> Self {
+        let mut both = Self::open(first.0, std::iter::once(first.1));
+        both.entries.extend(Self::open(second.0, std::iter::once(second.1)).entries);
+        both
+    }
+
     /// The entries of this name. Names must be asked for in ascending order.
-    pub(crate) fn take(&mut self, name: &[u8]) -> Vec<Entry> {
+    pub(crate) fn take(&mut self, name: &[u8], backup: &Backup) -> Result<Vec<Entry>, Error> {
         let mut found = Vec::new();
         for entries in &mut self.entries {
             loop {
@@ -89,13 +96,16 @@ impl ParentDirectory {
                         found.extend(entries.next().and_then(Result::ok));
                         break;
                     }
-                    // A page that cannot be read only means that its files are read again, which heals them.
-                    Some(Err(_)) => drop(entries.next()),
+                    // A page that cannot be read only means that its files are read again and it is stored again.
+                    Some(Err(error)) => {
+                        backup.note_damage(error)?;
+                        entries.next();
+                    }
                     _ => break,
                 }
             }
         }
-        found
+        Ok(found)
     }
 
     /// The directories among `entries`.

@@ -398,7 +398,7 @@ impl Walk<'_> {
             Step::Enter { path, mut entry, is_wanted } => {
                 let (place, parent) = match self.stack.last_mut() {
                     Some((node, parent)) => {
-                        let previous = parent.take(&entry.name);
+                        let previous = parent.take(&entry.name, run.backup)?;
                         // What other programs do in a folder above the roots is no change of theirs.
                         if !is_wanted
                             && run.options.skip_if_unchanged
@@ -438,8 +438,8 @@ impl Walk<'_> {
     fn entry(&mut self, found: Found) -> Result<(), Error> {
         let Some((node, parent)) = self.stack.last_mut() else { return Ok(()) };
         let place = node.reserve();
-        let previous = parent.take(found.name());
         let run = self.workshop.run;
+        let previous = parent.take(found.name(), run.backup)?;
         let mut newest = None;
         for entry in previous {
             if is_unchanged(&entry, &found.stat, self.rules) && self.can_take_over(&entry)? {
@@ -494,8 +494,12 @@ impl Walk<'_> {
         }
         for page in pages {
             // A list page that cannot be read only means that the file is read again, which heals it.
-            let Ok(refs) = self.workshop.run.repository.read_list_page(page, level) else {
-                return Ok(false);
+            let refs = match self.workshop.run.repository.read_list_page(page, level) {
+                Ok(refs) => refs,
+                Err(error) => {
+                    self.workshop.run.backup.note_damage(&error)?;
+                    return Ok(false);
+                }
             };
             let is_complete =
                 if level > 1 { self.has_lists(&refs, level - 1)? } else { self.has_all(&refs)? };

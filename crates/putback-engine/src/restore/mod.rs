@@ -250,7 +250,6 @@ fn restore_within(
         failure: Mutex::default(),
         has_failed: false.into(),
         has_warned_of_owners: false.into(),
-        has_reloaded_index: false.into(),
     };
     observer.event(Event::PhaseStarted { phase: Phase::Restore, total: run.expected_total(&base) });
     let restored = run.execute(|worker| Planner::new(&run, worker, &base, is_made)?.plan());
@@ -333,7 +332,6 @@ pub(super) struct Run<'a> {
     failure: Mutex<Option<Error>>,
     has_failed: AtomicBool,
     has_warned_of_owners: AtomicBool,
-    has_reloaded_index: AtomicBool,
 }
 
 #[derive(Default)]

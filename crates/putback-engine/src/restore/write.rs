@@ -402,7 +402,7 @@ impl<'r> Worker<'r> {
             }
             let item = &window.items[piece.item as usize];
             if last.as_ref().is_none_or(|(id, _)| *id != piece.id) {
-                last = Some((piece.id, self.read_elsewhere(piece, cause)));
+                last = Some((piece.id, self.read_elsewhere(piece)));
             }
             match &last {
                 Some((_, Some(plain))) => self.write_pieces(item, piece.position, plain, 1),
@@ -411,13 +411,8 @@ impl<'r> Worker<'r> {
         }
     }
 
-    fn read_elsewhere(&self, piece: &Piece, cause: &putback_repo::Error) -> Option<Vec<u8>> {
-        let run = self.run;
-        if is_missing(cause) && !run.has_reloaded_index.swap(true, Ordering::Relaxed) {
-            // Another machine may have pruned since the index was read. If that fails, so will the next line.
-            let _ = run.repository.load_index();
-        }
-        let plain = run.repository.read_blob(BlobKind::Data, &piece.id).ok()?;
+    fn read_elsewhere(&self, piece: &Piece) -> Option<Vec<u8>> {
+        let plain = self.run.repository.read_blob(BlobKind::Data, &piece.id).ok()?;
         (plain.len() == piece.length as usize).then_some(plain)
     }
 
@@ -639,10 +634,6 @@ fn run_length(pieces: &[Piece], whole: &[bool]) -> usize {
     };
     let neighbours = pieces.windows(2).zip(&whole[1..]);
     1 + neighbours.take_while(|(pair, is_whole)| **is_whole && is_neighbour(pair)).count()
-}
-
-fn is_missing(error: &putback_repo::Error) -> bool {
-    matches!(error, putback_repo::Error::Store(error) if error.is_not_found())
 }
 
 /// The parts of `bytes`, which belong at `offset`, that are not whole blocks of zeros.

@@ -188,6 +188,12 @@ impl Filter {
         ignore.and_then(|rules| rules.decide(path, is_directory))
     }
 
+    /// Whether a pattern may exclude something below the directory `path`.
+    #[must_use]
+    pub fn may_exclude_below(&self, path: &[u8]) -> bool {
+        self.patterns.may_match_below(path)
+    }
+
     /// Decides by what the system says about the object; `root_device` is the device of its root.
     ///
     /// A directory that stays out as [`Exclusion::OtherFileSystem`] is kept as an empty one.

@@ -10,6 +10,7 @@
 mod changes;
 mod faults;
 mod files;
+mod healing;
 mod places;
 mod streams;
 mod support;

@@ -1,6 +1,7 @@
 //! What was marked long enough ago goes: steps 4 to 7.
 
 use std::collections::BTreeSet;
+use std::str::FromStr;
 use std::time::Duration;
 
 use putback_format::id::{MarkId, PackId, SnapshotId};
@@ -15,100 +16,250 @@ use crate::error::{Error, Result};
 use crate::forget::Retained;
 use crate::layout;
 use crate::observe::{Amount, Event, Phase};
+use crate::requests::Requests;
 use crate::snapshots::StoredSnapshot;
 
 /// How often everything is looked at again before giving up.
 const ATTEMPTS: usize = 8;
+/// The longest time that passes before a wait notices that it was stopped.
+const WAIT_STEP: Duration = Duration::from_millis(100);
+
+/// Marks that a run wrote itself.
+pub(super) struct OwnMarks {
+    pub(super) ids: BTreeSet<MarkId>,
+    /// How long it has waited since, by the clock that goes on in suspend.
+    pub(super) waited: Duration,
+}
 
 impl Run<'_> {
-    /// Steps 4 to 7: what was marked long enough ago goes.
-    pub(super) fn carry_out_marks(&self, report: &mut PruneReport) -> Result<()> {
+    /// Steps 4 to 7: what was marked long enough ago goes. Yields the marks whose time has not come, with the
+    /// seconds until it does. `own` are marks that this run wrote and has waited for.
+    pub(super) fn carry_out_marks(
+        &self,
+        own: Option<&OwnMarks>,
+        report: &mut PruneReport,
+    ) -> Result<Vec<(MarkId, u64)>> {
         let repository = self.repository;
         let grace = self.grace();
-        // A mark from the future is waited for until its time has come, and the grace period after it.
-        let now = repository.now();
-        let (due, waiting): (Vec<_>, Vec<_>) =
-            self.marks()?.into_iter().partition(|mark| is_older(mark.since, now, grace));
         report.grace_seconds = grace.as_secs();
-        (report.packs_waiting, report.bytes_waiting) = self.stored(&waiting)?;
-        (report.packs_due, report.bytes_due) = self.stored(&due)?;
+        let marks = self.marks()?;
+        let listed = match marks.is_empty() {
+            true => Vec::new(),
+            false => repository.store().list(layout::PACKS)?,
+        };
+        let now = self.now_for(&marks, &listed, own, report)?;
+        if own.is_some() {
+            self.refuse_beside_others(now)?;
+        }
+        // A mark from the future is waited for until its time has come, and the grace period after it.
+        let (due, waiting): (Vec<_>, Vec<_>) =
+            marks.into_iter().partition(|mark| is_older(mark.since, now, grace));
+        let (buried, due) = self.split_buried(due, own)?;
+        (report.packs_waiting, report.bytes_waiting) = stored(&listed, &waiting);
+        (report.packs_due, report.bytes_due) = stored(&listed, &due);
         let due_in = |mark: &StandingMark| {
             let end = i128::from(mark.since.seconds) + i128::from(grace.as_secs()) + 1;
             u64::try_from(end - i128::from(now.seconds)).unwrap_or_default()
         };
-        report.seconds_to_wait = waiting.iter().map(due_in).min().unwrap_or_default();
+        let waiting: Vec<(MarkId, u64)> =
+            waiting.iter().map(|mark| (mark.id, due_in(mark))).collect();
+        report.seconds_to_wait = waiting.iter().map(|(_, seconds)| *seconds).min().unwrap_or(0);
         if self.options.dry_run {
-            return Ok(());
+            if !due.is_empty() {
+                report.requests += self.requests_to_carry_out(report.packs_due);
+            }
+            if !buried.is_empty() {
+                let read = Requests { lists: 2, deletes: 1, ..Requests::default() };
+                report.requests += read;
+            }
+            return Ok(waiting);
         }
         if !due.is_empty() {
             let _lock = repository.store().lock(LockMode::Exclusive)?;
             if !self.look_until_nothing_is_new(report)? {
-                return Ok(());
+                return Ok(waiting);
             }
             let packs: BTreeSet<PackId> =
                 due.iter().flat_map(|mark| mark.packs.iter().copied()).collect();
             self.bury(&packs)?;
-            self.delete_packs(&packs, report)?;
+            let (count, bytes) = self.delete_named(layout::PACKS, &packs)?;
+            report.packs_deleted += count;
+            report.bytes_deleted += bytes;
             let newest = due.iter().map(|mark| mark.since).max();
-            let infos: Vec<ObjectInfo> = due.into_iter().map(|mark| mark.info).collect();
-            repository.store().delete(&infos)?;
+            if self.is_consistent() {
+                let infos: Vec<ObjectInfo> = due.into_iter().map(|mark| mark.info).collect();
+                repository.store().delete(&infos)?;
+            }
             // Later ones can come back yet: what they alone need is in no mark that was carried out.
             self.delete_forgotten(|since| Some(since) <= newest, report)?;
+        }
+        self.delete_buried(buried, now)?;
+        Ok(waiting)
+    }
+
+    /// What steps 4 to 7 take for so many packs where requests count, if nobody else writes meanwhile and nothing
+    /// has to be stored anew.
+    pub(super) fn requests_to_carry_out(&self, packs: u64) -> Requests {
+        let batch = self.repository.store().delete_batch().max(1) as u64;
+        Requests {
+            // A look lists marks, snapshots, marks, index; the second one marks and snapshots. Then packs are listed
+            // to be deleted, and marks for the records of forgotten snapshots.
+            lists: 4 + 2 + 2,
+            // The segment with tombstones is read back.
+            reads: 1,
+            writes: 1,
+            deletes: packs.div_ceil(batch),
+        }
+    }
+
+    /// What telling the store's time takes.
+    pub(super) fn requests_to_tell_time() -> Requests {
+        Requests { reads: 1, writes: 1, deletes: 1, ..Requests::default() }
+    }
+
+    /// What time it is for telling how long these marks have stood: the earlier of this machine's and the store's,
+    /// where these may differ.
+    fn now_for(
+        &self,
+        marks: &[StandingMark],
+        listed: &[ObjectInfo],
+        own: Option<&OwnMarks>,
+        report: &mut PruneReport,
+    ) -> Result<Timestamp> {
+        let (now, grace) = (self.repository.now(), self.grace());
+        let due = marks.iter().filter(|mark| is_older(mark.since, now, grace));
+        let Some(last) = due.map(|mark| mark.since).max().filter(|_| !self.is_consistent()) else {
+            return Ok(now);
+        };
+        // A pack that is so much younger than the mark tells as much, and so does a mark since which this run has
+        // waited for so long.
+        let waited = own.into_iter().flat_map(|own| {
+            let own_marks = marks.iter().filter(|mark| own.ids.contains(&mark.id));
+            own_marks.filter_map(|mark| mark.info.modified?.checked_add(own.waited))
+        });
+        let newest = listed.iter().filter_map(|info| info.modified).chain(waited).max();
+        match newest
+            .and_then(Timestamp::from_system_time)
+            .filter(|newest| is_older(last, *newest, grace))
+        {
+            Some(newest) => Ok(newest.min(now)),
+            None if self.options.dry_run => {
+                report.requests += Self::requests_to_tell_time();
+                Ok(now)
+            }
+            None => self.earlier_now(),
+        }
+    }
+
+    /// The earlier of this machine's and the store's time, which the store gives to an empty mark.
+    fn earlier_now(&self) -> Result<Timestamp> {
+        let repository = self.repository;
+        let id = repository.write_mark(MarkKind::Packs(Vec::new()))?;
+        let info = repository.store().stat(&layout::mark(&id))?;
+        let by_store = info.modified.and_then(Timestamp::from_system_time);
+        repository.store().delete(&[info])?;
+        let now = repository.now();
+        Ok(by_store.map_or(now, |by_store| by_store.min(now)))
+    }
+
+    /// Takes the marks apart all of whose packs are under tombstones: only the marks are still to be deleted.
+    fn split_buried(
+        &self,
+        due: Vec<StandingMark>,
+        own: Option<&OwnMarks>,
+    ) -> Result<(Vec<StandingMark>, Vec<StandingMark>)> {
+        let is_own = |mark: &StandingMark| own.is_some_and(|own| own.ids.contains(&mark.id));
+        if self.is_consistent() || due.iter().all(is_own) {
+            return Ok((Vec::new(), due));
+        }
+        self.repository.load_index()?;
+        let index = self.repository.index();
+        Ok(due.into_iter().partition(|mark| mark.packs.iter().all(|id| index.is_tombstoned(id))))
+    }
+
+    /// The end of step 7 where listings may lag behind: a mark goes when every listing must show the tombstones of
+    /// its packs. Who sees neither would rely on the packs.
+    fn delete_buried(&self, marks: Vec<StandingMark>, now: Timestamp) -> Result<()> {
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let repository = self.repository;
+        let lag = repository.times().listing_lag;
+        let mut young = BTreeSet::new();
+        for info in repository.store().list(layout::INDEX)? {
+            let written = info.modified.and_then(Timestamp::from_system_time);
+            if written.is_some_and(|written| is_older(written, now, lag)) {
+                continue;
+            }
+            let Ok(id) = info.path.name().parse() else { continue };
+            match repository.read_segment(&id) {
+                Ok(segment) => young.extend(segment.tombstones),
+                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let mut rows = Vec::new();
+        let mut packs = BTreeSet::new();
+        for mark in marks {
+            if mark.packs.is_disjoint(&young) {
+                packs.extend(mark.packs);
+                rows.push(mark.info);
+            }
+        }
+        if !rows.is_empty() {
+            // Rows of packs that no listing showed when they were buried.
+            self.delete_named(layout::PACKS, &packs)?;
+            repository.store().delete(&rows)?;
         }
         Ok(())
     }
 
-    /// Packs of these marks that are there, and their bytes.
-    pub(super) fn stored(&self, marks: &[StandingMark]) -> Result<(u64, u64)> {
-        if marks.is_empty() {
-            return Ok((0, 0));
-        }
-        let is_named = |info: &ObjectInfo| {
-            let id = info.path.name().parse();
-            id.is_ok_and(|id| marks.iter().any(|mark| mark.packs.contains(&id)))
-        };
-        let listed = self.repository.store().list(layout::PACKS)?;
-        let sizes = listed.iter().filter(|info| is_named(info)).map(|info| info.size);
-        Ok(sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size)))
-    }
-
     /// Stores anew what a snapshot needs and only marked packs have, until two looks show the same. False if it was
     /// stopped.
-    pub(super) fn look_until_nothing_is_new(&self, report: &mut PruneReport) -> Result<bool> {
+    fn look_until_nothing_is_new(&self, report: &mut PruneReport) -> Result<bool> {
         let repository = self.repository;
         let mut before: Option<(BTreeSet<MarkId>, BTreeSet<SnapshotId>)> = None;
         let mut retained = Retained::default();
         for attempt in 0..ATTEMPTS {
             if attempt > 0 && !self.is_consistent() {
-                self.wait(self.repository.times().second_look);
+                self.wait(repository.times().second_look);
             }
             if self.options.cancel.is_cancelled() {
                 return Ok(false);
             }
-            let marks: BTreeSet<MarkId> = repository
-                .store()
-                .list(layout::MARKS)?
-                .iter()
-                .filter_map(|info| info.path.name().parse().ok())
-                .collect();
-            let snapshots = repository.every_snapshot()?;
-            let ids = snapshots.iter().map(|stored| stored.id).collect();
-            let look = Some((marks, ids));
-            if before == look {
-                return Ok(true);
+            // These marks first: one that comes between them and the index that is loaded below makes the next
+            // look differ.
+            let (mut marks, mut forgotten) = (BTreeSet::new(), BTreeSet::new());
+            for (info, mark) in repository.read_marks()? {
+                marks.extend(info.path.name().parse::<MarkId>());
+                if let MarkKind::Forget(records) = mark.kind {
+                    forgotten.extend(records.iter().map(|record| record.snapshot));
+                }
             }
             // New marks may name packs that an earlier look relied on.
-            if before.as_ref().map(|(marks, _)| marks) != look.as_ref().map(|(marks, _)| marks) {
+            let are_marks_new = before.as_ref().is_none_or(|(before, _)| *before != marks);
+            if are_marks_new {
                 retained = Retained::default();
             }
+            let listed = repository.list_snapshot_ids()?;
+            let snapshots =
+                repository.read_every(listed.iter().filter(|id| !forgotten.contains(id)))?;
+            let ids: BTreeSet<SnapshotId> = snapshots.iter().map(|stored| stored.id).collect();
+            if before.as_ref().is_some_and(|(_, before)| !are_marks_new && *before == ids) {
+                return Ok(true);
+            }
             let backup = repository.begin_backup(None, self.options.workers)?;
-            self.retain_all(&backup, &snapshots, &mut retained)?;
+            match self.retain_all(&backup, &snapshots, &mut retained) {
+                // A segment that no listing shows yet: it is looked at once more.
+                Err(Error::BlobUnknown { .. }) if attempt == 0 && !self.is_consistent() => continue,
+                result => result?,
+            }
             if self.options.cancel.is_cancelled() {
                 return Ok(false);
             }
             let written = backup.finish()?;
             report.blobs_rescued += written.blobs;
-            before = look;
+            before = Some((marks, ids));
             if self.is_consistent() && written.blobs == 0 {
                 // The lock keeps every writer away: a second look would show the same.
                 return Ok(true);
@@ -117,7 +268,7 @@ impl Run<'_> {
         Err(Error::CommitContended)
     }
 
-    pub(super) fn retain_all(
+    fn retain_all(
         &self,
         backup: &Backup,
         snapshots: &[StoredSnapshot],
@@ -136,17 +287,82 @@ impl Run<'_> {
         backup.flush()
     }
 
-    pub(super) fn wait(&self, time: Duration) {
-        let step = Duration::from_millis(100);
-        let mut left = time;
-        while !left.is_zero() && !self.options.cancel.is_cancelled() {
-            self.repository.machine().clock.sleep(left.min(step));
-            left = left.saturating_sub(step);
+    /// Waits; false if it was stopped.
+    pub(super) fn wait(&self, time: Duration) -> bool {
+        self.wait_telling(time, |_| ())
+    }
+
+    /// Waits, and tells each second that has passed. Time in suspend counts.
+    fn wait_telling(&self, time: Duration, mut second_passed: impl FnMut(u64)) -> bool {
+        let clock = &self.repository.machine().clock;
+        let began = clock.since_boot();
+        let mut told = 0;
+        loop {
+            if self.options.cancel.is_cancelled() {
+                return false;
+            }
+            let passed = clock.since_boot().saturating_sub(began);
+            if passed.as_secs() > told {
+                second_passed(passed.as_secs() - told);
+                told = passed.as_secs();
+            }
+            let left = time.saturating_sub(passed);
+            if left.is_zero() {
+                return true;
+            }
+            clock.sleep(left.min(WAIT_STEP));
         }
     }
 
+    /// Where no lock helps: between what this run has marked and its deletion. False if it was stopped.
+    pub(super) fn wait_for_grace(&self, seconds: u64) -> bool {
+        let total = Some(Amount { items: seconds, bytes: 0 });
+        self.observer.event(Event::PhaseStarted { phase: Phase::Wait, total });
+        self.wait_telling(Duration::from_secs(seconds), |seconds| {
+            let by = Amount { items: seconds, bytes: 0 };
+            self.observer.event(Event::Advanced { phase: Phase::Wait, by });
+        })
+    }
+
+    /// Where no lock helps: whoever wrote a snapshot or checkpoint lately may be about to write the next one, and
+    /// packs that go at once leave it the least time there may be.
+    ///
+    /// # Errors
+    /// [`Error::OthersActive`].
+    pub(super) fn refuse_beside_others(&self, now: Timestamp) -> Result<()> {
+        let repository = self.repository;
+        if !self.options.instant || self.is_consistent() {
+            return Ok(());
+        }
+        let recent = repository.times().grace_least();
+        let own = {
+            let _lock = repository.state().lock()?;
+            repository.state().writer()?
+        };
+        for info in repository.store().list(layout::SNAPSHOTS)? {
+            let modified = info.modified.and_then(Timestamp::from_system_time);
+            if modified.is_some_and(|modified| is_older(modified, now, recent)) {
+                continue;
+            }
+            let Ok(id) = info.path.name().parse() else { continue };
+            // Forgotten ones count too: it matters who writes.
+            let snapshot = match repository.read_snapshot(&id) {
+                Ok(snapshot) => snapshot,
+                Err(Error::Store(error)) if error.is_not_found() => continue,
+                Err(error) => return Err(error),
+            };
+            let time = modified.unwrap_or(snapshot.time);
+            if snapshot.writer != own && !is_older(time, now, recent) {
+                let age = now.seconds.saturating_sub(time.seconds);
+                let age_seconds = u64::try_from(age).unwrap_or_default();
+                return Err(Error::OthersActive { snapshot: id, host: snapshot.host, age_seconds });
+            }
+        }
+        Ok(())
+    }
+
     /// Step 5. A segment with tombstones outweighs every other that names the packs.
-    pub(super) fn bury(&self, packs: &BTreeSet<PackId>) -> Result<()> {
+    fn bury(&self, packs: &BTreeSet<PackId>) -> Result<()> {
         let repository = self.repository;
         let buried: Vec<PackId> =
             packs.iter().filter(|pack| !repository.index().is_tombstoned(pack)).copied().collect();
@@ -161,26 +377,19 @@ impl Run<'_> {
                 source: None,
             });
         }
-        Ok(())
+        repository.index().add_written(id, &segment)
     }
 
-    /// Step 6: all rows of each name.
-    pub(super) fn delete_packs(
+    /// Deletes all rows of these names in a folder. How many there were, and their bytes.
+    fn delete_named<Id: FromStr + Ord>(
         &self,
-        packs: &BTreeSet<PackId>,
-        report: &mut PruneReport,
-    ) -> Result<()> {
-        let rows: Vec<ObjectInfo> = self
-            .repository
-            .store()
-            .list(layout::PACKS)?
-            .into_iter()
-            .filter(|info| info.path.name().parse().is_ok_and(|id| packs.contains(&id)))
-            .collect();
+        folder: &str,
+        ids: &BTreeSet<Id>,
+    ) -> Result<(u64, u64)> {
+        let mut rows = self.repository.store().list(folder)?;
+        rows.retain(|info| info.path.name().parse().is_ok_and(|id| ids.contains(&id)));
         self.repository.store().delete(&rows)?;
-        report.packs_deleted += rows.len() as u64;
-        report.bytes_deleted += rows.iter().map(|info| info.size).sum::<u64>();
-        Ok(())
+        Ok((rows.len() as u64, rows.iter().map(|info| info.size).sum()))
     }
 
     /// Step 7: objects of snapshots whose forget record is of such a time.
@@ -200,14 +409,17 @@ impl Run<'_> {
         if old.is_empty() {
             return Ok(());
         }
-        let rows: Vec<ObjectInfo> = repository
-            .store()
-            .list(layout::SNAPSHOTS)?
-            .into_iter()
-            .filter(|info| info.path.name().parse().is_ok_and(|id| old.contains(&id)))
-            .collect();
-        repository.store().delete(&rows)?;
-        report.snapshots_deleted += rows.len() as u64;
+        report.snapshots_deleted += self.delete_named(layout::SNAPSHOTS, &old)?.0;
         Ok(())
     }
+}
+
+/// Packs of these marks that are listed, and their bytes.
+fn stored(listed: &[ObjectInfo], marks: &[StandingMark]) -> (u64, u64) {
+    let is_named = |info: &&ObjectInfo| {
+        let id = info.path.name().parse();
+        id.is_ok_and(|id| marks.iter().any(|mark| mark.packs.contains(&id)))
+    };
+    let sizes = listed.iter().filter(is_named).map(|info| info.size);
+    sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
 }

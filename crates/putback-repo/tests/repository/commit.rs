@@ -20,11 +20,11 @@ use putback_store::{
 use crate::support::*;
 
 /// Does something just before marks are listed for the k-th time.
-struct Interfering {
-    inner: MemoryStore,
-    listings: AtomicU64,
-    at: u64,
-    act: Box<dyn Fn() + Send + Sync>,
+pub(crate) struct Interfering {
+    pub(crate) inner: MemoryStore,
+    pub(crate) listings: AtomicU64,
+    pub(crate) at: u64,
+    pub(crate) act: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Store for Interfering {

@@ -38,13 +38,15 @@ enum Case {
     Duplicate { path: ObjectPath, name: ObjectPath },
 }
 
-struct Fixture {
-    store: MemoryStore,
-    key: String,
-    expected: BTreeMap<SnapshotId, Files>,
+/// A repository with every kind of object.
+pub(crate) struct Fixture {
+    pub(crate) store: MemoryStore,
+    pub(crate) key: String,
+    pub(crate) expected: BTreeMap<SnapshotId, Files>,
 }
 
-fn fixture() -> Fixture {
+/// Makes it.
+pub(crate) fn fixture() -> Fixture {
     let (repository, store, key) = repository();
     let other = Password::new(b"other".to_vec());
     for _ in 0..2 {

@@ -6,10 +6,14 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says why it fails by failing")]
 
 mod commit;
+mod compact;
 mod damage;
 mod faults;
 mod index;
 mod prune;
+mod readers;
 mod remote;
+mod repair;
 mod rollback;
+mod rotate;
 mod support;

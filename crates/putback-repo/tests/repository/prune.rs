@@ -1,17 +1,24 @@
 //! Forget, undelete, prune: what is needed stays whatever happens, and what is not goes.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
+use putback_format::id::BlobId;
+use putback_format::key::BlobKind;
 use putback_format::mark::MarkKind;
+use putback_format::tree::Timestamp;
 use putback_repo::prune::{MaxUnused, PruneOptions, PruneReport};
 use putback_repo::{
-    Cancel, Error, Machine, Repository, SnapshotDraft, SnapshotFilter, StoredSnapshot, Times,
+    Cancel, Clock, Error, Machine, Repository, Requests, SnapshotDraft, SnapshotFilter,
+    StoredSnapshot, Times,
 };
 use putback_store::memory::MemoryStore;
+use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
+use putback_store::testing::recording::{RecordingStore, RequestLog};
 use putback_store::{Capabilities, Store};
 
+use crate::commit::Interfering;
 use crate::support::*;
 
 fn instant() -> PruneOptions {
@@ -132,8 +139,10 @@ fn a_dry_run_says_what_a_run_does_and_changes_nothing() {
     let earlier = prune(&repository, &earlier);
     repository.forget(&[first]).unwrap();
     let before = store.paths();
-    let planned = prune(&repository, &PruneOptions { dry_run: true, ..instant() });
+    let mut planned = prune(&repository, &PruneOptions { dry_run: true, ..instant() });
     assert_eq!(store.paths(), before);
+    // The forget record is a mark, which is read.
+    planned.requests = earlier.requests;
     assert_eq!(earlier, planned, "also before it is forgotten");
     let done = prune(&repository, &instant());
     assert_eq!(
@@ -341,7 +350,7 @@ fn where_stores_have_no_locks_marks_always_stand_for_the_window_and_the_lag() {
     let first = back_up(&repository, &files([("a", noise(1, 50_000).as_slice())])).unwrap();
     back_up(&repository, &files([("b", noise(2, 50_000).as_slice())])).unwrap();
     repository.forget(&[first]).unwrap();
-    for options in [instant(), due()] {
+    for options in [patient(), due()] {
         let report = prune(&repository, &options);
         assert_eq!(report.packs_deleted, 0, "{report:?}");
     }
@@ -408,4 +417,420 @@ fn bytes_after_prune(store: &MemoryStore, key: &str) -> u64 {
     let fork = store.fork();
     prune(&open(fork.clone(), key), &instant());
     bytes(&fork)
+}
+
+/// As large as the test trees' chunks are.
+const CHUNK: usize = 4096;
+
+fn all_unneeded() -> PruneOptions {
+    PruneOptions { max_unused: MaxUnused::Bytes(0), ..instant() }
+}
+
+/// Two frames in one pack. Of the first 206 chunks of 256 are needed, of the second 60 of 200.
+struct Mixed {
+    two: Two,
+    /// Blobs that nothing needs, of the first and of the second frame.
+    dead: [BlobId; 2],
+}
+
+fn mixed() -> Mixed {
+    let (repository, store, key) = repository();
+    let (a, b) = (noise(1, 206 * CHUNK), noise(2, 50 * CHUNK));
+    let (c, d) = (noise(3, 60 * CHUNK), noise(4, 140 * CHUNK));
+    let all = files([("a", a.as_slice()), ("b", &b), ("c", &c), ("d", &d)]);
+    let first = back_up(&repository, &all).unwrap();
+    let rest = files([("a", a.as_slice()), ("c", &c)]);
+    let second = back_up(&repository, &rest).unwrap();
+    let id = |file: &[u8]| repository.id_keys().blob_id(BlobKind::Data, &file[..CHUNK]);
+    let dead = [id(&b), id(&d)];
+    repository.forget(std::slice::from_ref(&first)).unwrap();
+    Mixed { two: Two { repository, store, key, first, second, rest }, dead }
+}
+
+#[test]
+fn a_frame_that_is_mostly_needed_is_copied_whole_and_others_are_cut_anew() {
+    for workers in [0, 1, 3] {
+        let Mixed { two, dead } = mixed();
+        let Two { store, key, second, rest, .. } = &two;
+        let options = PruneOptions { workers, ..all_unneeded() };
+        let report = prune(&open(store.clone(), key), &options);
+        // The packs of data, and of trees.
+        assert_eq!((report.packs_repacked, report.packs_deleted), (1, 2), "{report:?}");
+        assert_holds(store, key, second, rest);
+        let reopened = open(store.clone(), key);
+        assert_clean(&reopened);
+        reopened.load_index().unwrap();
+        let is_there = dead.map(|id| reopened.index().find(&id).unwrap().is_some());
+        assert_eq!(is_there, [true, false], "only what came with a frame that was copied");
+
+        // It ends there: what is unneeded in the copied frame cannot be given back in this way.
+        let before = store.paths();
+        let report = prune(&reopened, &options);
+        assert_eq!((report.packs_repacked, report.packs_partly_needed), (0, 1), "{report:?}");
+        assert_eq!(store.paths(), before);
+
+        // What came along is as good as any other blob.
+        let (a, b) = (noise(1, 206 * CHUNK), noise(2, 50 * CHUNK));
+        let again = files([("a", a.as_slice()), ("b", &b)]);
+        let backup = reopened.begin_backup(None, 1).unwrap();
+        let root = put_tree(&backup, &again).unwrap();
+        let stored = backup.commit(draft(root)).unwrap();
+        assert!(backup.finish().unwrap().plain_bytes < 50_000, "only trees are new");
+        assert_holds(store, key, &stored, &again);
+    }
+}
+
+#[test]
+fn purge_leaves_nothing_that_is_not_needed() {
+    let Mixed { two, dead } = mixed();
+    let Two { repository, store, key, second, rest, .. } = two;
+    prune(&repository, &PruneOptions { purge: true, ..instant() });
+    let reopened = open(store.clone(), &key);
+    reopened.load_index().unwrap();
+    assert_eq!(dead.map(|id| reopened.index().find(&id).unwrap()), [None, None]);
+    assert_eq!(prune(&reopened, &instant()).packs_partly_needed, 0);
+    assert_holds(&store, &key, &second, &rest);
+    assert_clean(&reopened);
+}
+
+#[test]
+fn copied_frames_are_sealed_anew_and_a_damaged_one_stops_it_before_anything_goes() {
+    let Mixed { two, .. } = mixed();
+    let Two { repository, store, key, first, .. } = two;
+    let data = repository.index().find(&first_data_blob(&repository, &first)).unwrap().unwrap();
+    let pack = repository.pack(data.pack).unwrap();
+    let path = putback_store::ObjectPath::new(&format!("packs/{}", pack.id)).unwrap();
+    assert!(store.damage(&path, |bytes| bytes[1000] ^= 1));
+    let before = packs(&store);
+    let result = repository.prune(&all_unneeded(), &());
+    assert!(matches!(result, Err(Error::Damaged { .. })), "{result:?}");
+    assert!(before.iter().all(|pack| packs(&store).contains(pack)));
+    assert_eq!(store.list("marks").unwrap().len(), 1, "the forget record alone");
+    assert!(store.damage(&path, |bytes| bytes[1000] ^= 1));
+    assert!(prune(&open(store, &key), &all_unneeded()).packs_deleted > 0);
+}
+
+fn first_data_blob(repository: &Repository, stored: &StoredSnapshot) -> BlobId {
+    let file = repository.read_directory(&stored.snapshot.root).unwrap().next().unwrap().unwrap();
+    let putback_format::tree::EntryKind::File { content, .. } = &file.kind else { panic!() };
+    repository.read_chunks(content).unwrap()[0].id
+}
+
+/// A store that is far away, and its time.
+fn far(clock: &Steered) -> MemoryStore {
+    let capabilities = Capabilities { is_remote: true, connections: 2, is_consistent: false };
+    let clock = clock.clone();
+    MemoryStore::new()
+        .with_capabilities(capabilities)
+        .with_clock(move || SystemTime::UNIX_EPOCH + clock.passed())
+}
+
+/// A clock that goes on when somebody waits, and only then.
+#[derive(Clone, Default)]
+struct Steered {
+    passed: Arc<Mutex<Duration>>,
+    /// What happens once when somebody has waited for so long.
+    then: Arc<Mutex<Option<(Duration, Action)>>>,
+}
+
+type Action = Box<dyn FnOnce() + Send>;
+
+impl Steered {
+    /// Long after 1970.
+    fn passed(&self) -> Duration {
+        Duration::from_secs(1_800_000_000) + *self.passed.lock().unwrap()
+    }
+
+    fn advance(&self, time: Duration) {
+        *self.passed.lock().unwrap() += time;
+    }
+
+    fn after(&self, wait: Duration, action: impl FnOnce() + Send + 'static) {
+        let at = *self.passed.lock().unwrap() + wait;
+        *self.then.lock().unwrap() = Some((at, Box::new(action)));
+    }
+
+    fn machine(&self) -> Machine {
+        Machine { clock: Arc::new(self.clone()), ..Machine::default() }
+    }
+}
+
+impl std::fmt::Debug for Steered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.passed())
+    }
+}
+
+impl Clock for Steered {
+    fn now(&self) -> Timestamp {
+        Timestamp { seconds: self.passed().as_secs() as i64, nanoseconds: 0 }
+    }
+
+    fn since_boot(&self) -> Duration {
+        *self.passed.lock().unwrap()
+    }
+
+    fn sleep(&self, time: Duration) {
+        self.advance(time);
+        let passed = *self.passed.lock().unwrap();
+        let action = self.then.lock().unwrap().take_if(|(at, _)| *at <= passed);
+        if let Some((_, action)) = action {
+            action();
+        }
+    }
+}
+
+/// Two snapshots of one writer on a store that is far away, the first of which is forgotten.
+struct Far {
+    clock: Steered,
+    store: MemoryStore,
+    repository: Repository,
+    key: String,
+    second: StoredSnapshot,
+    rest: Files,
+}
+
+fn forgotten_far_away() -> Far {
+    let clock = Steered::default();
+    let store = far(&clock);
+    let made =
+        Repository::init(Arc::new(store.clone()), &password(), &init_options(), &clock.machine());
+    let repository = made.unwrap();
+    let first = back_up(&repository, &files([("a", noise(1, 50_000).as_slice())])).unwrap();
+    let rest = files([("b", noise(2, 50_000).as_slice())]);
+    let second = back_up(&repository, &rest).unwrap();
+    repository.forget(&[first]).unwrap();
+    let key = repository.export_key().to_string();
+    Far { clock, store, repository, key, second, rest }
+}
+
+#[test]
+fn where_there_are_no_locks_instant_waits_for_the_shortest_grace_period_there_may_be() {
+    let Far { clock, store, repository, key, second, rest } = forgotten_far_away();
+    let least = Times::default().grace_least();
+    let (before, began) = (packs(&store).len(), clock.passed());
+    let in_the_middle = Arc::new(Mutex::new(0));
+    let (noted, middle) = (Arc::clone(&in_the_middle), store.clone());
+    clock.after(least - Duration::from_secs(1), move || {
+        *noted.lock().unwrap() = packs(&middle).len();
+    });
+    let report = prune(&repository, &instant());
+    assert!(report.packs_deleted > 0 && report.packs_waiting == 0, "{report:?}");
+    assert_eq!(report.snapshots_deleted, 1);
+    assert!(*in_the_middle.lock().unwrap() >= before, "nothing goes before its time");
+    let waited = clock.passed() - began;
+    // And a minute between two looks.
+    assert!(waited >= least && waited < least + Duration::from_secs(90), "{waited:?}");
+    assert_holds(&store, &key, &second, &rest);
+    assert_clean(&open(store, &key));
+}
+
+#[test]
+fn a_stopped_wait_leaves_the_rest_to_a_later_run() {
+    let Far { clock, store, repository, key, second, rest } = forgotten_far_away();
+    let options = instant();
+    let cancel = options.cancel.clone();
+    clock.after(Duration::from_secs(600), move || cancel.cancel());
+    let report = prune(&repository, &options);
+    assert!(report.is_interrupted && report.bytes_marked > 0 && report.packs_deleted == 0);
+    assert!(clock.since_boot() < Duration::from_secs(700), "{clock:?}");
+    clock.advance(Duration::from_secs(3 * 3600));
+    let later = open_with(store.clone(), &key, &clock.machine());
+    let report = prune(&later, &due());
+    assert!(report.packs_deleted > 0, "{report:?}");
+    assert_holds(&store, &key, &second, &rest);
+    assert_clean(&open(store, &key));
+}
+
+#[test]
+fn instant_is_refused_while_another_writer_is_about() {
+    let Far { clock, store, repository, key, second, rest } = forgotten_far_away();
+    let other = open_with(store.clone(), &key, &clock.machine());
+    let backup = other.begin_backup(None, 1).unwrap();
+    let root = put_tree(&backup, &files([("c", noise(3, 5000).as_slice())])).unwrap();
+    let checkpoint = SnapshotDraft { complete: false, ..draft(root.clone()) };
+    backup.commit(checkpoint).unwrap();
+    clock.advance(Duration::from_secs(3600));
+    let before = store.paths();
+    let refused = |result| matches!(result, Err(Error::OthersActive { age_seconds: 3600, .. }));
+    assert!(refused(repository.prune(&instant(), &())));
+    let dry = PruneOptions { dry_run: true, ..instant() };
+    assert!(refused(repository.prune(&dry, &())));
+    assert_eq!(store.paths(), before, "nothing was marked");
+    let report = prune(&repository, &due());
+    assert!(report.bytes_marked > 0, "without --instant anybody may write: {report:?}");
+
+    // The next one comes while the first is waited for.
+    clock.advance(Times::default().grace_least());
+    repository.forget(&[second]).unwrap();
+    let mine = back_up(&repository, &rest).unwrap();
+    let others = files([("d", noise(4, 5000).as_slice())]);
+    let written = Arc::new(Mutex::new(None));
+    let (noted, theirs) = (Arc::clone(&written), others.clone());
+    clock.after(Duration::from_secs(1800), move || {
+        *noted.lock().unwrap() = Some(back_up(&other, &theirs).unwrap());
+    });
+    let gone = files([("e", noise(5, 50_000).as_slice())]);
+    let gone = back_up(&repository, &gone).unwrap();
+    repository.forget(&[gone]).unwrap();
+    let before = packs(&store);
+    let result = repository.prune(&instant(), &());
+    assert!(matches!(result, Err(Error::OthersActive { .. })), "{result:?}");
+    let deleted = before.iter().filter(|pack| !packs(&store).contains(pack)).count();
+    // Those whose time had come when the run began.
+    assert!(deleted < before.len(), "{deleted}");
+    clock.advance(Duration::from_secs(24 * 3600));
+    assert!(prune(&repository, &PruneOptions::default()).packs_deleted > 0);
+    assert_holds(&store, &key, &mine, &rest);
+    assert_holds(&store, &key, &written.lock().unwrap().clone().unwrap(), &others);
+    assert_clean(&open(store, &key));
+}
+
+#[test]
+fn what_is_lost_stops_prune_before_anything_is_marked() {
+    let clock = Steered::default();
+    for (store, loses_pack) in [
+        (MemoryStore::new(), false),
+        (MemoryStore::new(), true),
+        (far(&clock), false),
+        (far(&clock), true),
+    ] {
+        let repository = init(Arc::new(store.clone())).unwrap();
+        let key = repository.export_key().to_string();
+        let first = back_up(&repository, &files([("a", noise(1, 50_000).as_slice())])).unwrap();
+        let known: Vec<_> = store.paths();
+        // A segment, and a pack, of data alone; trees have their own.
+        let content = noise(2, 50_000);
+        let backup = repository.begin_backup(None, 1).unwrap();
+        let mut data = backup.frame_writer(BlobKind::Data);
+        let ids: Vec<_> = content.chunks(CHUNK).map(|chunk| data.put(chunk).unwrap()).collect();
+        data.flush().unwrap();
+        backup.flush().unwrap();
+        let folder = if loses_pack { "packs" } else { "index" };
+        let mut new = store.paths();
+        new.retain(|path| !known.contains(path) && path.folder() == folder);
+        let root = put_tree(&backup, &files([("b", content.as_slice())])).unwrap();
+        let second = backup.commit(draft(root)).unwrap();
+        drop(data);
+        backup.finish().unwrap();
+        repository.forget(&[first]).unwrap();
+        assert_eq!(new.len(), 1);
+        delete(&store, &new[0]);
+
+        let before = store.paths();
+        for dry_run in [true, false] {
+            let options = PruneOptions { dry_run, ..due() };
+            let times = Times { second_look: Duration::ZERO, ..Times::default() };
+            let machine = Machine { times, ..Machine::default() };
+            let result = open_with(store.clone(), &key, &machine).prune(&options, &());
+            let Err(Error::BlobMissing { blob, snapshot }) = result else { panic!("{result:?}") };
+            assert!(ids.contains(&blob) && snapshot == second.id);
+            assert_eq!(store.paths(), before);
+        }
+        // What cannot be mended can be given up.
+        let reopened = open(store.clone(), &key);
+        reopened.forget(&[second]).unwrap();
+        assert!(prune(&reopened, &due()).bytes_marked > 0);
+    }
+}
+
+#[test]
+fn a_backup_that_ends_at_any_moment_of_a_plan_does_not_stop_it() {
+    for at in 1.. {
+        let Two { repository, store, key, first, second, rest } = two();
+        repository.forget(&[first]).unwrap();
+        let others = files([("other", noise(7, 60_000).as_slice()), (LONG, &noise(8, 20_000))]);
+        let third = Arc::new(Mutex::new(None));
+        let act = {
+            let (other, others) = (open(store.clone(), &key), others.clone());
+            let third = Arc::clone(&third);
+            move || *third.lock().unwrap() = Some(back_up(&other, &others).unwrap())
+        };
+        let (inner, listings) = (store.clone(), 0.into());
+        let layer = Arc::new(Interfering { inner, listings, at, act: Box::new(act) });
+        let shared: Arc<dyn Store> = layer.clone();
+        let opened = Repository::open_with_exported_key(shared, &key, &Machine::default()).unwrap();
+        // A run that carries nothing out holds no lock.
+        let report = prune(&opened, &patient());
+        assert!(report.bytes_marked > 0, "{at}: {report:?}");
+        if layer.listings.load(std::sync::atomic::Ordering::SeqCst) < at {
+            assert!(at > 3, "{at}");
+            break;
+        }
+        prune(&open(store.clone(), &key), &due());
+        let third = third.lock().unwrap().clone().unwrap();
+        assert_holds(&store, &key, &second, &rest);
+        assert_holds(&store, &key, &third, &others);
+        assert_clean(&open(store, &key));
+    }
+}
+
+fn requests_of(log: &RequestLog) -> Requests {
+    let count = |calls: &[Call]| log.count(|request| calls.contains(&request.call));
+    let deleted = log.requests();
+    let deleted = deleted.iter().filter(|request| request.call == Call::Delete);
+    Requests {
+        lists: count(&[Call::List]),
+        reads: count(&[Call::Read, Call::ReadAll, Call::Stat]),
+        writes: count(&[Call::Write, Call::Finish]),
+        // This store deletes one at a time.
+        deletes: deleted.map(|request| request.path.split_whitespace().count() as u64).sum(),
+    }
+}
+
+#[test]
+fn a_dry_run_says_how_many_requests_a_run_in_its_place_takes() {
+    let check = |options: PruneOptions, wait: Duration| {
+        let clock = Steered::default();
+        let store = far(&clock);
+        let folder = tempfile::tempdir().unwrap();
+        let machine = |name: &str| {
+            let Machine { cache, state, .. } = directories(&folder.path().join(name));
+            Machine { cache, state, ..clock.machine() }
+        };
+        let writer = Repository::init(
+            Arc::new(store.clone()),
+            &password(),
+            &init_options(),
+            &machine("writer"),
+        );
+        let writer = writer.unwrap();
+        let key = writer.export_key().to_string();
+        let files_of = |count: u64| -> Files {
+            let file = |number| (format!("d{}/{number}", number % 7), noise(number, 30_000));
+            (0..count).map(file).collect()
+        };
+        let mut all = files_of(60);
+        let first = back_up(&writer, &all).unwrap();
+        all.retain(|name, _| !name.starts_with("d1") && !name.starts_with("d3"));
+        let second = back_up(&writer, &all).unwrap();
+        let third = back_up(&writer, &files([("x", noise(99, 40_000).as_slice())])).unwrap();
+        writer.forget(&[first, third]).unwrap();
+        if !wait.is_zero() {
+            prune(&writer, &PruneOptions { max_unused: MaxUnused::Unlimited, ..due() });
+        }
+        clock.advance(Duration::from_secs(24 * 3600) + wait);
+
+        let run = |name: &str, dry_run: bool| {
+            let recording = RecordingStore::new(Arc::new(store.clone()));
+            let log = recording.log();
+            let repository = open_with(recording, &key, &machine(name));
+            drop(log.take());
+            let report = prune(&repository, &PruneOptions { dry_run, ..options.clone() });
+            (report, requests_of(&log))
+        };
+        let (planned, asked) = run("planner", true);
+        assert_eq!((asked.writes, asked.deletes), (0, 0), "{asked:?}");
+        let (done, taken) = run("pruner", false);
+        assert!(done.bytes_marked > 0 && taken.writes > 0, "{done:?}");
+        assert_eq!(done.requests, taken, "a run says what it took");
+        let Requests { lists, reads, deletes, .. } = planned.requests;
+        assert_eq!((lists, reads, deletes), (taken.lists, taken.reads, taken.deletes));
+        let apart = planned.requests.writes.abs_diff(taken.writes);
+        assert!(apart <= 1, "{:?}, not {:?}", planned.requests, taken);
+        assert_holds(&store, &key, &second, &all);
+    };
+    check(due(), Duration::ZERO);
+    check(all_unneeded(), Duration::ZERO);
+    check(PruneOptions { max_unused: MaxUnused::Bytes(0), ..due() }, Duration::from_secs(10_000));
 }

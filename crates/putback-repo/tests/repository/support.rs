@@ -118,6 +118,7 @@ pub(crate) fn draft(root: Entry) -> SnapshotDraft {
         complete: true,
         statistics: Statistics::default(),
         incidents: Vec::new(),
+        unknown: Vec::new(),
     }
 }
 

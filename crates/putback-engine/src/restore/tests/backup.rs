@@ -74,6 +74,7 @@ pub(crate) fn back_up(repository: &Repository, folder: &Path, change: Change<'_>
         complete: true,
         statistics,
         incidents: Vec::new(),
+        unknown: Vec::new(),
     };
     // A writer that is alive keeps the threads of the backup waiting.
     drop((data, tree));

@@ -1,0 +1,306 @@
+//! The index from the packs themselves: every pack says at its end what it holds.
+//!
+//! Packs that the store lists and no readable segment names are named by a new one, also marked ones, which
+//! readers may need. It says that it stands for the segments that are damaged, so that nobody has to read these any
+//! more. They may have held tombstones: packs that other segments name and that are not there are marked first, or
+//! writers would rely on them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use putback_format::id::{PackId, SegmentId};
+use putback_format::limits::{MARK_PACKS_MAX, SEGMENT_BYTES_TARGET};
+use putback_format::mark::MarkKind;
+use putback_format::pack::{PackContents, Trailer};
+use putback_format::segment::{Segment, SegmentPack};
+use putback_store::ObjectInfo;
+
+use super::{Reading, RepairOptions, RepairPlan, RepairReport, read_twice};
+use crate::error::{Error, Result};
+use crate::index::IdSet;
+use crate::observe::{Amount, Event, Observer, Phase};
+use crate::{Repository, layout};
+
+/// What will be done to the index.
+#[derive(Debug, Default)]
+pub(super) struct Steps {
+    /// Packs to name.
+    packs: Vec<PackId>,
+    /// Damaged segments.
+    replaced: Vec<SegmentId>,
+    /// Packs that writers must not rely on from now on.
+    marked: Vec<PackId>,
+}
+
+impl Steps {
+    pub(super) fn is_empty(&self) -> bool {
+        self.packs.is_empty() && self.replaced.is_empty() && self.marked.is_empty()
+    }
+}
+
+/// What readable segments say.
+#[derive(Default)]
+struct Named {
+    /// Digests of what is said of each pack; as a rule one.
+    packs: HashMap<PackId, Vec<[u8; 32]>>,
+    tombstones: IdSet<PackId>,
+}
+
+/// A digest of all that a reader needs of a pack, its size and CRC-32 apart.
+fn digest(salt: &[u8; 32], epoch: u32, contents: &PackContents) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(salt).update(&epoch.to_le_bytes()).update(&[contents.kind as u8]);
+    for frame in &contents.frames {
+        hasher.update(&frame.stored_length.to_le_bytes());
+        hasher.update(&frame.plain_length.to_le_bytes());
+        hasher.update(&frame.blobs.to_le_bytes());
+        hasher.update(&[frame.codec as u8]);
+    }
+    for (id, length) in contents.ids.iter().zip(&contents.lengths) {
+        hasher.update(id.as_bytes()).update(&length.to_le_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+impl Repository {
+    pub(super) fn plan_segments(
+        &self,
+        options: &RepairOptions,
+        observer: &dyn Observer,
+        plan: &mut RepairPlan,
+    ) -> Result<()> {
+        let fresh = self.with_fresh_index(false);
+        let mut named = Named::default();
+        let mut damaged: BTreeMap<SegmentId, String> = BTreeMap::new();
+        let mut replaced: BTreeSet<SegmentId> = BTreeSet::new();
+        let listed = fresh.list_segments()?;
+        let total = Amount { items: listed.len() as u64, bytes: 0 };
+        observer.event(Event::PhaseStarted { phase: Phase::Index, total: Some(total) });
+        for id in listed {
+            if options.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            match read_twice(|| fresh.read_segment(&id))? {
+                Reading::Good(segment) => {
+                    named.tombstones.extend(&segment.tombstones);
+                    replaced.extend(&segment.replaces);
+                    for pack in &segment.packs {
+                        let said = named.packs.entry(pack.id).or_default();
+                        let digest = digest(&pack.salt, pack.epoch, &pack.contents);
+                        if !said.contains(&digest) {
+                            said.push(digest);
+                        }
+                    }
+                }
+                // A compactor has deleted it, and what it said is in another one.
+                Reading::Missing => {}
+                Reading::Damaged(message) => drop(damaged.insert(id, message)),
+            }
+            let by = Amount { items: 1, bytes: 0 };
+            observer.event(Event::Advanced { phase: Phase::Index, by });
+        }
+        // These go with the next compaction; what they said is known.
+        damaged.retain(|id, _| !replaced.contains(id));
+        for (id, message) in damaged {
+            let remedy = "write a segment that names its packs and stands for it";
+            plan.find(layout::segment(&id), message, Some(remedy.to_owned()), Vec::new());
+            plan.segments.replaced.push(id);
+        }
+        self.plan_packs_of_index(&fresh, &named, options, observer, plan)
+    }
+
+    fn plan_packs_of_index(
+        &self,
+        fresh: &Self,
+        named: &Named,
+        options: &RepairOptions,
+        observer: &dyn Observer,
+        plan: &mut RepairPlan,
+    ) -> Result<()> {
+        let listed: BTreeMap<PackId, ObjectInfo> = fresh
+            .store()
+            .list(layout::PACKS)?
+            .into_iter()
+            .filter_map(|info| Some((info.path.name().parse().ok()?, info)))
+            .collect();
+        let marked = match fresh.marks() {
+            // One that cannot be read goes too, whatever it said.
+            Err(error) if error.is_damage() => BTreeSet::new(),
+            marks => marks?.packs,
+        };
+        let total = Amount { items: listed.len() as u64, bytes: 0 };
+        observer.event(Event::PhaseStarted { phase: Phase::CheckPacks, total: Some(total) });
+        for (id, info) in &listed {
+            if options.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            // Of a marked pack it is enough that readers find it.
+            let is_known = marked.contains(id) && named.packs.contains_key(id);
+            if !named.tombstones.contains(id) && !is_known {
+                self.plan_pack_of_index(fresh, id, info, named.packs.get(id), plan)?;
+            }
+            let by = Amount { items: 1, bytes: 0 };
+            observer.event(Event::Advanced { phase: Phase::CheckPacks, by });
+        }
+        let is_missing = |id: &&PackId| !listed.contains_key(id) && !named.tombstones.contains(*id);
+        let mut missing: Vec<&PackId> = named.packs.keys().filter(is_missing).collect();
+        missing.sort();
+        let loses_tombstones = !plan.segments.replaced.is_empty();
+        missing.retain(|id| !marked.contains(*id));
+        // A segment that this machine read before it was damaged lives on in its own index.
+        let known_here = match self.load_index().is_ok() {
+            true => self.index().packs(),
+            false => Vec::new(),
+        };
+        for (_, id) in known_here {
+            let is_explained = named.tombstones.contains(&id) || marked.contains(&id);
+            if is_explained || listed.contains_key(&id) || named.packs.contains_key(&id) {
+                continue;
+            }
+            let message = "it is missing, and only the index of this machine still names it";
+            plan.find(layout::pack(&id), message, Some("mark it".to_owned()), Vec::new());
+            plan.segments.marked.push(id);
+        }
+        for id in missing {
+            // It may be that a tombstone was in a segment that is damaged.
+            let remedy = loses_tombstones.then(|| "mark it".to_owned());
+            if loses_tombstones {
+                plan.segments.marked.push(*id);
+            }
+            let message = match loses_tombstones {
+                true => "it is missing, and a segment that may explain it is damaged",
+                false => "it is missing; repair packs",
+            };
+            plan.find(layout::pack(id), message, remedy, Vec::new());
+        }
+        Ok(())
+    }
+
+    fn plan_pack_of_index(
+        &self,
+        fresh: &Self,
+        id: &PackId,
+        info: &ObjectInfo,
+        said: Option<&Vec<[u8; 32]>>,
+        plan: &mut RepairPlan,
+    ) -> Result<()> {
+        let (trailer, contents) = match read_twice(|| fresh.read_pack_contents(id, info.size))? {
+            Reading::Good(end) => end,
+            // Prune has removed it.
+            Reading::Missing => return Ok(()),
+            Reading::Damaged(message) => {
+                let message = match said {
+                    Some(_) => format!("{message}; the index still names it; repair packs"),
+                    None => format!("{message}; no segment names it, so nothing of it can be read"),
+                };
+                plan.find(&info.path, message, None, Vec::new());
+                return Ok(());
+            }
+        };
+        let Some(said) = said else {
+            let blobs = contents.ids.len();
+            let (pack, is_whole) = fresh.describe_pack(id, info, trailer, contents)?;
+            let mut message = format!("no index segment names it; it holds {blobs} blobs");
+            let mut remedy = "name it".to_owned();
+            if !is_whole {
+                message.push_str(", and its bytes do not match its name");
+                remedy.push_str(", and mark it; then repair packs");
+                plan.segments.marked.push(*id);
+            }
+            plan.segments.packs.push(pack.id);
+            plan.find(&info.path, message, Some(remedy), Vec::new());
+            return Ok(());
+        };
+        let is_right = *said == [digest(&trailer.salt, trailer.epoch, &contents)];
+        if !is_right {
+            let message = "an index segment contradicts its header";
+            let remedy = "store its blobs anew, then mark it";
+            plan.find(&info.path, message, Some(remedy.to_owned()), Vec::new());
+            plan.packs.bad.push(*id);
+        }
+        Ok(())
+    }
+
+    /// What a segment says of a pack with this end, and whether its bytes are those of its name as far as the store
+    /// can be asked for that.
+    fn describe_pack(
+        &self,
+        id: &PackId,
+        info: &ObjectInfo,
+        trailer: Trailer,
+        contents: PackContents,
+    ) -> Result<(SegmentPack, bool)> {
+        let is_remote = self.store().capabilities().is_remote;
+        let (crc32, is_whole) = match (is_remote, info.crc32) {
+            (true, Some(crc32)) => (crc32, true),
+            _ => match read_twice(|| self.hash_pack(id, info.size))? {
+                Reading::Good((hash, crc32)) => (crc32, hash == *id.as_bytes()),
+                Reading::Missing | Reading::Damaged(_) => (0, false),
+            },
+        };
+        let (salt, epoch, size) = (trailer.salt, trailer.epoch, info.size);
+        Ok((SegmentPack { id: *id, salt, epoch, crc32, size, contents }, is_whole))
+    }
+
+    pub(super) fn repair_segments(
+        &self,
+        steps: &Steps,
+        options: &RepairOptions,
+        report: &mut RepairReport,
+    ) -> Result<()> {
+        self.mark_packs(&steps.marked, report)?;
+        let mut segment = Segment::default();
+        let mut bytes = 0;
+        for id in &steps.packs {
+            if options.cancel.is_cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let path = layout::pack(id);
+            let info = match self.store().stat(&path) {
+                Ok(info) => info,
+                // Prune has removed it.
+                Err(error) if error.is_not_found() => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (trailer, contents) = self.read_pack_contents(id, info.size)?;
+            let (pack, _) = self.describe_pack(id, &info, trailer, contents)?;
+            let length = Segment::pack_encoded_length(&pack.contents);
+            if bytes > 0 && bytes + length > SEGMENT_BYTES_TARGET as usize {
+                self.write_found_segment(std::mem::take(&mut segment), report)?;
+                bytes = 0;
+            }
+            bytes += length;
+            segment.packs.push(pack);
+        }
+        // Only the last one stands for the damaged ones: all together say what these said.
+        segment.replaces.clone_from(&steps.replaced);
+        segment.replaces.sort();
+        if segment != Segment::default() {
+            self.write_found_segment(segment, report)?;
+        }
+        Ok(())
+    }
+
+    fn write_found_segment(&self, segment: Segment, report: &mut RepairReport) -> Result<()> {
+        let (id, _) = self.write_segment(&segment)?;
+        if self.read_segment(&id)? != segment {
+            return Err(Error::Damaged {
+                object: format!("{}, just written,", layout::segment(&id)),
+                source: None,
+            });
+        }
+        report.segments_written += 1;
+        report.packs_indexed += segment.packs.len() as u64;
+        Ok(())
+    }
+
+    /// Takes packs away from writers for ever.
+    pub(super) fn mark_packs(&self, packs: &[PackId], report: &mut RepairReport) -> Result<()> {
+        let sorted: BTreeSet<PackId> = packs.iter().copied().collect();
+        let sorted: Vec<PackId> = sorted.into_iter().collect();
+        for part in sorted.chunks(MARK_PACKS_MAX) {
+            self.write_mark(MarkKind::Packs(part.to_vec()))?;
+            report.packs_marked += part.len() as u64;
+        }
+        Ok(())
+    }
+}
