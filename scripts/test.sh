@@ -1,5 +1,5 @@
 #!/bin/sh
-# Everything that must hold before a change is taken: format, lints, tests, documentation.
+# Everything that must hold before a change is taken: format, lints, tests, documentation, fuzzing.
 #
 #     ./scripts/test.sh
 #
@@ -15,10 +15,12 @@ need_acl
 need_component rustfmt cargo-fmt
 need_component clippy cargo-clippy
 need_foreign_clients
+need_cxx
 
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 
 run cargo fmt --all --check
+run cargo fmt --manifest-path fuzz/Cargo.toml --check
 run cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 if command -v cargo-nextest > /dev/null; then
     run cargo nextest run --locked --workspace --all-features
@@ -27,5 +29,6 @@ else
 fi
 run cargo test --locked --workspace --all-features --doc
 run env RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --workspace --all-features --no-deps --document-private-items
+run ./scripts/fuzz.sh
 
 printf '\nall checks passed\n'

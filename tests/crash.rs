@@ -12,13 +12,14 @@ use serde_json::Value;
 use crate::harness::{TestEnvironment, assert_same_tree};
 
 /// Numbers that look random, the same for the same seed.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
     #[expect(clippy::print_stdout, reason = "who wants to see a failure again needs it")]
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        let seed = u64::from(now.subsec_nanos()) << 8 | u64::from(std::process::id() & 0xff);
+        let drawn = u64::from(now.subsec_nanos()) << 8 | u64::from(std::process::id() & 0xff);
+        let seed = std::env::var("PUTBACK_SEED").map_or(drawn, |seed| seed.parse().unwrap());
         println!("seed {seed}");
         Self(seed | 1)
     }
@@ -30,7 +31,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
@@ -41,7 +42,7 @@ impl Random {
 }
 
 /// Changes, adds and removes some files of the source.
-fn change(environment: &TestEnvironment, random: &mut Random) {
+pub(crate) fn change(environment: &TestEnvironment, random: &mut Random) {
     for _ in 0..=random.below(8) {
         let name = format!("folder-{}/file-{}", random.below(6), random.below(40));
         if random.below(5) == 0 {
@@ -54,7 +55,7 @@ fn change(environment: &TestEnvironment, random: &mut Random) {
     }
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     let status = std::process::Command::new("cp").arg("-a").args([from, to]).status();
     assert!(status.unwrap().success());
 }

@@ -12,5 +12,7 @@ mod concurrency;
 mod crash;
 mod damage;
 mod harness;
+mod kills;
 mod putio;
+mod side_by_side;
 mod tidy;

@@ -4,13 +4,20 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use putback_format::snapshot::Statistics;
+use putback_format::tree::{Entry, EntryKind, Timestamp};
+use putback_repo::{InitOptions, KdfCost, Machine, Password, Repository, SlotOwner, SnapshotDraft};
+use putback_store::memory::MemoryStore;
+use putback_store::{ObjectPath, Store};
 use putio_emulator::faults::storm;
 use putio_emulator::{Emulator, LogEntry, Options};
+use serde_json::Value;
 
 use crate::harness::putio::options;
-use crate::harness::{TestEnvironment, assert_same_tree};
+use crate::harness::{PASSWORD, TestEnvironment, assert_same_tree};
 
 const REPOSITORY: &str = "putio:backups/laptop";
 /// The smallest pack there is, so that a test has several.
@@ -277,4 +284,157 @@ fn a_pack_that_the_service_has_lost_is_named_and_takes_nothing_else_with_it() {
     environment.run(["restore", &selector, "--target", "out"]).code(3);
     let restored = std::fs::read_dir(environment.path("work/out/folder")).unwrap().count();
     assert!((12..24).contains(&restored), "{restored} of 24 files came back");
+}
+
+/// A repository with so many snapshots of nothing, made without a request, and known to this machine.
+fn seed_snapshots(environment: &TestEnvironment, emulator: &Emulator, count: i64) {
+    let store = MemoryStore::new();
+    let options = InitOptions {
+        kdf_cost: KdfCost::LOW,
+        pack_bytes: None,
+        compression_level: None,
+        chunk_bytes_average: None,
+        owner: SlotOwner::default(),
+    };
+    let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let password = Password::new(PASSWORD.as_bytes().to_vec());
+    let made = Repository::init(shared, &password, &options, &Machine::default()).unwrap();
+    let backup = made.begin_backup(None, 0).unwrap();
+    let empty = Entry::new("", EntryKind::Directory { pages: Vec::new() });
+    for number in 0..count {
+        let draft = SnapshotDraft {
+            root: empty.clone(),
+            time: Timestamp { seconds: 1_700_000_000 + number * 3600, nanoseconds: 0 },
+            utc_offset: 0,
+            host: "host".to_owned(),
+            user: "user".to_owned(),
+            paths: vec![b"/source".to_vec()],
+            tags: Vec::new(),
+            description: String::new(),
+            program: "test".to_owned(),
+            parent: None,
+            complete: true,
+            statistics: Statistics::default(),
+            incidents: Vec::new(),
+            unknown: Vec::new(),
+        };
+        backup.commit(draft).unwrap();
+    }
+    backup.finish().unwrap();
+    let (snapshots, others): (Vec<_>, Vec<_>) =
+        store.paths().into_iter().partition(|path| path.folder() == "snapshots");
+    let read = |path: &ObjectPath| store.read_all(path, 1 << 20).unwrap();
+    let seed = |path: &ObjectPath| {
+        emulator.seed_file("ada", &format!("backups/laptop/{path}"), &read(path)).unwrap();
+    };
+    others.iter().for_each(seed);
+    environment.run(["snapshots"]).success().shows("0 snapshots");
+    // As if it had read them before: a thousand downloads would take half a minute.
+    let kept = cached_objects(environment).join("snapshots");
+    std::fs::create_dir_all(&kept).unwrap();
+    for path in &snapshots {
+        std::fs::write(kept.join(path.name()), read(path)).unwrap();
+        seed(path);
+    }
+}
+
+/// Where the program keeps small objects of its one repository over a network.
+fn cached_objects(environment: &TestEnvironment) -> PathBuf {
+    let mut folders = vec![environment.path("")];
+    while let Some(folder) = folders.pop() {
+        let inside = std::fs::read_dir(&folder).unwrap().flatten().map(|entry| entry.path());
+        let inside: Vec<PathBuf> = inside.filter(|path| path.is_dir()).collect();
+        if folder.file_name().is_some_and(|name| name == "objects") {
+            return inside[0].clone();
+        }
+        folders.extend(inside);
+    }
+    panic!("nothing is kept");
+}
+
+fn deletions(log: &[LogEntry]) -> usize {
+    log.iter().filter(|entry| entry.path == "/v2/files/delete").count()
+}
+
+#[test]
+fn one_of_a_thousand_snapshots_is_forgotten_with_few_requests_and_many_are_deleted_by_the_hundred()
+{
+    let (mut environment, emulator) = signed_in(options());
+    seed_snapshots(&environment, &emulator, 1000);
+    environment.set("PUTBACK_TEST_TIMES", "0.1,0,0.05");
+    let log = requests(&emulator, || {
+        drop(environment.run(["snapshots"]).success().shows("1,000 snapshots"));
+    });
+    assert_at_most(8, &log);
+    let ids = environment.run(["snapshots", "--json"]).success().document();
+    let id = ids[500]["id"].as_str().unwrap();
+    let log = requests(&emulator, || drop(environment.run(["forget", id]).success()));
+    assert_at_most(19, &log);
+
+    environment.run(["forget", "--keep-last", "850"]).success();
+    // The service tells whole seconds.
+    std::thread::sleep(Duration::from_millis(1_200));
+    let log = requests(&emulator, || {
+        environment.run(["prune", "--grace", "0s"]).success().shows("removed:  150 forgotten");
+    });
+    assert_eq!(deletions(&log), 2, "150 in batches of 100");
+    assert_at_most(40, &log);
+    let trashed = || emulator.trash("ada").unwrap().len();
+    assert_eq!(trashed(), 150, "the trash is respected");
+
+    let file = environment.config_file();
+    let configuration = environment.configuration();
+    let with_option =
+        configuration.replace("type = \"putio\"", "type = \"putio\"\nskip-trash = true");
+    assert_ne!(configuration, with_option);
+    std::fs::write(&file, with_option).unwrap();
+    environment.run(["storage", "show", "putio"]).success().shows("skip-trash");
+    environment.run(["forget", "latest"]).success();
+    std::thread::sleep(Duration::from_millis(1_200));
+    environment.run(["prune", "--grace", "0s"]).success().shows("removed:  1 forgotten");
+    assert_eq!(trashed(), 150, "and skipped if that is asked for");
+}
+
+#[test]
+fn instant_prune_waits_for_the_window_and_the_lag_and_is_refused_beside_another_machine() {
+    let (mut environment, emulator) = with_repository(options());
+    environment.set("PUTBACK_TEST_TIMES", "2,1,0.1");
+    let gone = environment.write("gone", noise(1, 3 << 20));
+    environment.write("kept", noise(2, 1 << 20));
+    back_up(&environment);
+    std::fs::remove_file(gone).unwrap();
+    back_up(&environment);
+    environment.run(["forget", "latest~1"]).success();
+    environment.run(["prune", "--instant"]).code(2).complains("give --yes");
+    let dry = environment.run(["prune", "--instant", "--dry-run", "--json"]).success();
+    let planned = dry.message("summary")["requests"].clone();
+    let started = Instant::now();
+    let run = environment.run(["prune", "--instant", "--yes", "--json"]).success();
+    let summary = run.message("summary");
+    assert!(started.elapsed() >= Duration::from_secs(4), "{summary}");
+    assert!(summary["bytes_deleted"].as_u64().unwrap() > 3 << 20, "{summary}");
+    let total = |requests: &Value| -> u64 {
+        ["lists", "reads", "writes", "deletes"]
+            .iter()
+            .map(|key| requests[key].as_u64().unwrap())
+            .sum()
+    };
+    let (planned, taken) = (total(&planned), total(&summary["requests"]));
+    assert!(planned.abs_diff(taken) <= 4, "{planned} planned, {taken} taken: {summary}");
+    assert_restores(&environment, "out", &environment.source());
+
+    // Another machine.
+    let source = environment.source();
+    environment.write("more", noise(3, 1000));
+    let other = [OsStr::new("backup"), source.as_os_str()];
+    let mut command = environment.command(other);
+    command.args(["--state-dir", "other/state", "--cache-dir", "other/cache"]);
+    assert!(command.output().unwrap().status.success());
+    let before = emulator.files("ada").unwrap().len();
+    environment
+        .run(["prune", "--instant", "--yes"])
+        .code(11)
+        .complains("another machine is writing")
+        .complains("leave --instant out");
+    assert_eq!(emulator.files("ada").unwrap().len(), before);
 }

@@ -75,7 +75,10 @@ fn files(folder: &str, end: &str) -> Vec<String> {
 }
 
 fn sources() -> Vec<String> {
-    ["crates", "tests"].iter().flat_map(|folder| files(folder, ".rs")).collect()
+    ["crates", "tests", "fuzz/fuzz_targets", "fuzz/src"]
+        .iter()
+        .flat_map(|folder| files(folder, ".rs"))
+        .collect()
 }
 
 /// The documents, README and changelog among them.
@@ -246,6 +249,20 @@ fn every_file_of_the_tests_is_part_of_a_test() {
             .filter_map(|parent| std::fs::read_to_string(root().join(parent)).ok())
             .any(|text| text.lines().any(|line| line.trim().ends_with(&format!("mod {module};"))));
         assert!(is_part, "no `mod {module};` leads to {file}");
+    }
+}
+
+#[test]
+fn every_fuzz_target_is_built_and_has_inputs_to_begin_with() {
+    let manifest = read("fuzz/Cargo.toml");
+    let targets = files("fuzz/fuzz_targets", ".rs");
+    assert!(targets.len() >= 19, "{targets:?}");
+    for target in targets {
+        let path = target.strip_prefix("fuzz/").unwrap();
+        assert!(manifest.contains(&format!("path = \"{path}\"")), "{target} is not built");
+        let name = Path::new(&target).file_stem().unwrap().to_str().unwrap();
+        let corpus = root().join("fuzz/corpus").join(name);
+        assert!(corpus.read_dir().is_ok_and(|mut inputs| inputs.next().is_some()), "{name}");
     }
 }
 

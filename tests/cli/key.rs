@@ -125,3 +125,116 @@ fn an_exported_key_opens_the_repository_without_a_password() {
         .code(2)
         .complains("a new repository needs a password");
 }
+
+/// A repository with a snapshot and two passwords; files with them, and with a third one.
+fn with_two_passwords() -> TestEnvironment {
+    let mut environment = TestEnvironment::with_snapshot();
+    environment.set("PUTBACK_NEW_PASSWORD", "second one");
+    environment.run(["key", "add", "--label", "for Grace", "--kdf-cost", "low"]).success();
+    std::fs::write(environment.path("work/second"), "second one\n").unwrap();
+    std::fs::write(environment.path("work/stranger"), "third one\n").unwrap();
+    environment
+}
+
+#[test]
+fn rotated_keys_open_with_the_passwords_that_were_kept() {
+    let mut environment = with_two_passwords();
+    environment.run(["key", "export", "--output", "old.txt"]).success();
+    let run = environment
+        .run(["key", "rotate", "--keep-password-file", "second"])
+        .success()
+        .shows("keeps the password of slot")
+        .shows("'for Grace'")
+        .shows("the keys were rotated");
+    assert!(run.stderr().contains("a key that was exported before opens the repository no more"));
+    environment.write("new.txt", "new");
+    environment.backup();
+    environment.run(["check", "--read-data"]).success().shows("no damage found");
+    let all = slots(&environment);
+    assert!(all.len() == 2 && all.iter().all(|slot| slot["outdated"] == false), "{all:?}");
+    environment.set("PUTBACK_PASSWORD", "second one");
+    environment.run(["snapshots"]).success().shows("2 snapshots");
+    environment.run(["key", "export", "--output", "new.txt"]).success();
+    environment.unset("PUTBACK_PASSWORD");
+    environment
+        .run(["--key-file", "old.txt", "snapshots"])
+        .code(12)
+        .complains("the key is of before the last rotation")
+        .complains("hint: give a password that was kept");
+    environment.run(["--key-file", "new.txt", "snapshots"]).success().shows("2 snapshots");
+    // An exported key rotates too, as long as a password stays.
+    environment
+        .run(["--key-file", "new.txt", "key", "rotate", "--drop-others"])
+        .code(2)
+        .complains("no password was given that stays");
+    let arguments = [
+        "--key-file",
+        "new.txt",
+        "key",
+        "rotate",
+        "--drop-others",
+        "--keep-password-file",
+        "second",
+    ];
+    environment.run(arguments).success().shows("drops the password");
+    environment.set("PUTBACK_PASSWORD", "second one");
+    environment.run(["restore", "latest", "--target", "restored"]).success();
+}
+
+#[test]
+fn without_a_terminal_every_other_password_has_to_be_spoken_of() {
+    let mut environment = with_two_passwords();
+    let before = slots(&environment);
+    environment
+        .run(["key", "rotate"])
+        .code(2)
+        .complains("it is not said what becomes of the passwords of slots")
+        .complains("'for Grace'")
+        .complains("hint: give those that stay with --keep-password-file");
+    environment
+        .run(["key", "rotate", "--keep-password-file", "stranger", "--drop-others"])
+        .code(2)
+        .complains("stranger, whose password opens no slot");
+    environment
+        .run(["key", "rotate", "--drop-others", "--dry-run"])
+        .success()
+        .shows("would drop the password of slot")
+        .shows("dry run: nothing was changed");
+    assert_eq!(slots(&environment), before);
+    let run = environment.run(["key", "rotate", "--drop-others", "--json"]).success();
+    schema::check_messages("key rotate", &run.messages());
+    let summary = run.messages().pop().unwrap();
+    let kept: Vec<bool> = summary["slots"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|slot| slot["kept"].as_bool().unwrap())
+        .collect();
+    assert_eq!(kept, [true, false]);
+    assert_eq!(slots(&environment).len(), 1);
+    environment.run(["snapshots"]).success();
+    environment.set("PUTBACK_PASSWORD", "second one");
+    environment.run(["snapshots"]).code(12).complains("wrong password");
+}
+
+#[test]
+fn prune_stores_anew_what_is_under_the_key_of_before() {
+    let environment = TestEnvironment::with_snapshot();
+    environment.run(["key", "rotate"]).success();
+    environment
+        .run(["prune", "--rewrite-epoch", "--max-repack-size", "1", "--dry-run"])
+        .success()
+        .shows("old key:  2 packs (")
+        .shows("left under a key of before; the next run goes on");
+    let run = environment.run(["prune", "--rewrite-epoch", "--instant", "--json"]).success();
+    schema::check_messages("prune", &run.messages());
+    let summary = run.messages().pop().unwrap();
+    assert_eq!((&summary["packs_repacked"], &summary["packs_old_key"]), (&2.into(), &0.into()));
+    assert_eq!(summary["snapshots_old_key"], 1);
+    environment
+        .run(["prune", "--rewrite-epoch", "--instant"])
+        .success()
+        .shows("old key:  no pack that stays is under a key of before")
+        .shows("besides, under such a key: ");
+    environment.run(["check", "--read-data"]).success().shows("no damage found");
+}

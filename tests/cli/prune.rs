@@ -169,3 +169,27 @@ fn an_interrupt_stops_it_where_the_next_one_can_go_on() {
     environment.run(["prune", "--grace", "0s"]).success().shows("deleted: ");
     assert_latest_is_whole(&environment, "after");
 }
+
+#[test]
+fn small_index_segments_are_merged_and_go_later() {
+    let environment = forgotten();
+    environment.run(["prune", "--instant"]).success();
+    for number in 0..8 {
+        environment.write("new.bin", noise(100 + number, 2000));
+        environment.backup();
+    }
+    let segments = || std::fs::read_dir(environment.path("repository/index")).unwrap().count();
+    let before = segments();
+    assert!((8..20).contains(&before), "{before}");
+    let planned = environment.run(["prune", "-n"]).success();
+    planned.shows(&format!("index:    {before} small segments would be merged"));
+    assert_eq!(segments(), before);
+    let run = environment.run(["prune", "--json"]).success();
+    assert_eq!(run.message("summary")["segments_merged"], before);
+    assert_eq!(segments(), before + 1, "the merged ones stay for a day");
+    let run = environment.run(["prune", "--json", "--grace", "0s"]).success();
+    assert_eq!(run.message("summary")["segments_deleted"], before);
+    assert_eq!(segments(), 1);
+    environment.run(["check", "--read-data"]).success();
+    assert_latest_is_whole(&environment, "after");
+}

@@ -6,7 +6,7 @@ use putio_emulator::faults::{ErrorBody, Fault, FaultRule};
 use putio_emulator::{Emulator, Options};
 
 use crate::harness::putio::{ADA_TOKEN, GRACE_TOKEN, options};
-use crate::harness::{Run, TestEnvironment, assert_same_tree, schema};
+use crate::harness::{PASSWORD, Run, TestEnvironment, assert_same_tree, schema};
 
 /// Where the tests keep their repository.
 const REPOSITORY: &str = "putio:backups/laptop";
@@ -297,4 +297,35 @@ fn a_proxy_and_its_certificate_are_used() {
     environment.run(["check", "--read-data"]).success();
     std::fs::write(environment.path("work/ca.pem"), "no certificate").unwrap();
     environment.run(["storage", "about", "putio"]).code(2).complains("has no certificate in it");
+}
+
+#[test]
+fn snapshots_are_replicated_to_put_io_and_back() {
+    let (mut environment, _emulator) = TestEnvironment::signed_in(options());
+    environment.set("PUTBACK_REPO", environment.path("repository"));
+    environment.run(["init", "--kdf-cost", "low"]).success();
+    fill(&environment);
+    backup(&environment, &[]).success();
+    environment.set("PUTBACK_TO_PASSWORD", PASSWORD);
+    let there = ["--repo", REPOSITORY];
+    environment.run(["init", "--kdf-cost", "low", "--repo", REPOSITORY]).success();
+    environment.run(["replicate", "--to", REPOSITORY]).success().shows("1 snapshot copied");
+    environment.write("a.txt", "changed\n");
+    backup(&environment, &[]).success();
+    environment
+        .run(["replicate", "--to", REPOSITORY])
+        .success()
+        .shows("1 snapshot copied, 1 there already")
+        .shows("0 B of files read; ");
+    environment.run(["check", "--read-data"].into_iter().chain(there)).success();
+    let third = environment.path("third");
+    let third = third.to_str().unwrap();
+    environment.set("PUTBACK_LIKE_PASSWORD", PASSWORD);
+    environment.run(["init", "--kdf-cost", "low", "--repo", third, "--like", REPOSITORY]).success();
+    let back = environment.run(["replicate", "--to", third, "--json"].into_iter().chain(there));
+    assert_eq!(back.success().message("summary")["is_like"], true);
+    let source = environment.source();
+    let selector = format!("latest:{}", source.display());
+    environment.run(["restore", &selector, "--target", "out", "--repo", third]).success();
+    assert_same_tree(&source, &environment.path("work/out"));
 }

@@ -296,7 +296,7 @@ impl Run {
 }
 
 #[track_caller]
-fn parse_lines(bytes: &[u8]) -> Vec<Value> {
+pub(crate) fn parse_lines(bytes: &[u8]) -> Vec<Value> {
     let parse =
         |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in '{line}'"));
     String::from_utf8_lossy(bytes).lines().map(parse).collect()

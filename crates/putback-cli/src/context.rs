@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use putback_repo::{Error as RepositoryError, Machine, ROLLED_BACK, Repository};
+use putback_repo::{Error as RepositoryError, Machine, Password, ROLLED_BACK, Repository};
 use putback_store::Store;
 
 use crate::args::{GlobalArgs, Origins};
@@ -14,7 +14,7 @@ use crate::bytes;
 use crate::config;
 use crate::interrupt::Interrupt;
 use crate::location;
-use crate::password::{self, Secret};
+use crate::password::{self, OtherPassword, Secret};
 use crate::report::{self, Failure};
 use crate::storages::Storages;
 use crate::ui::Ui;
@@ -74,35 +74,42 @@ impl Context {
 
     /// Opens the repository, asking for its password if need be, and shows what it noticed.
     pub(crate) fn open(&self) -> anyhow::Result<Repository> {
+        self.open_with_password().map(|(repository, _)| repository)
+    }
+
+    /// As [`Context::open`], with the password that opened it; none if it was an exported key.
+    pub(crate) fn open_with_password(&self) -> anyhow::Result<(Repository, Option<Password>)> {
         let (store, location) = self.store()?;
-        let directories = self.machine();
+        let machine = self.machine();
         let shown = location::shown(&location);
         let Some(secret) = password::given(self)? else {
-            return self.open_by_prompt(&store, &shown, &directories);
+            return self.open_by_prompt(&store, &shown, &machine);
         };
-        let repository = match secret {
-            Secret::Password(password) => Repository::open(store, &password, &directories)?,
+        let (repository, password) = match secret {
+            Secret::Password(password) => {
+                (Repository::open(store, &password, &machine)?, Some(password))
+            }
             Secret::ExportedKey { text, path } => {
-                Repository::open_with_exported_key(store, &text, &directories).map_err(|error| {
-                    match error {
-                        RepositoryError::Damaged { object, source } if object == EXPORTED_KEY => {
-                            Failure::KeyFile { path, source }.into()
-                        }
-                        error => anyhow::Error::new(error),
+                let opened = Repository::open_with_exported_key(store, &text, &machine);
+                let repository = opened.map_err(|error| match error {
+                    RepositoryError::Damaged { object, source } if object == EXPORTED_KEY => {
+                        Failure::KeyFile { path, source }.into()
                     }
-                })?
+                    error => anyhow::Error::new(error),
+                })?;
+                (repository, None)
             }
         };
         self.show_warnings(&repository);
-        Ok(repository)
+        Ok((repository, password))
     }
 
     fn open_by_prompt(
         &self,
         store: &Arc<dyn Store>,
         shown: &str,
-        directories: &Machine,
-    ) -> anyhow::Result<Repository> {
+        machine: &Machine,
+    ) -> anyhow::Result<(Repository, Option<Password>)> {
         // Nobody is to search for the password of what is not there.
         if !Repository::exists(store.as_ref())? {
             let location = store.describe();
@@ -112,12 +119,12 @@ impl Context {
         let mut question = format!("password of {shown}: ");
         loop {
             let password = password::prompt(&question)?;
-            match Repository::open(Arc::clone(store), &password, directories)
+            match Repository::open(Arc::clone(store), &password, machine)
                 .map_err(anyhow::Error::new)
             {
                 Ok(repository) => {
                     self.show_warnings(&repository);
-                    return Ok(repository);
+                    return Ok((repository, Some(password)));
                 }
                 Err(error) if attempt < PROMPTS_MAX && report::is_wrong_password(&error) => {
                     question = format!("wrong password, try again; password of {shown}: ");
@@ -126,6 +133,23 @@ impl Context {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Opens a second repository beside [`Context::open`]'s, asking for its password if need be.
+    pub(crate) fn open_other(
+        &self,
+        location: &OsStr,
+        password: &OtherPassword<'_>,
+    ) -> anyhow::Result<Repository> {
+        let store = location::open_store(self, location)?;
+        let machine = self.machine();
+        let Some(given) = password.given(self)? else {
+            let opened = self.open_by_prompt(&store, &location::shown(location), &machine);
+            return opened.map(|(repository, _)| repository);
+        };
+        let repository = Repository::open(store, &given, &machine)?;
+        self.show_warnings(&repository);
+        Ok(repository)
     }
 
     /// Shows what the repository noticed since the last call.

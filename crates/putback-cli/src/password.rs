@@ -108,9 +108,56 @@ impl NewPasswordArgs {
     }
 }
 
+/// Flags that give the password of a second repository, under the names that its command has for them.
+pub(crate) struct OtherPassword<'a> {
+    /// What the flags begin with: `to` for `--to-password-file` and `PUTBACK_TO_PASSWORD`.
+    pub(crate) prefix: &'static str,
+    pub(crate) file: Option<&'a Path>,
+    pub(crate) command: Option<&'a OsString>,
+    pub(crate) descriptor: Option<u32>,
+}
+
+impl OtherPassword<'_> {
+    /// What the flags or the environment give; `None` if a person is to be asked.
+    pub(crate) fn given(&self, context: &Context) -> anyhow::Result<Option<Password>> {
+        let variable = format!("PUTBACK_{}_PASSWORD", self.prefix.to_uppercase());
+        let ids = ["password_file", "password_command", "password_fd", "password"];
+        let ids = ids.map(|id| format!("{}_{id}", self.prefix));
+        let ids = ids.each_ref().map(String::as_str);
+        let origins = with_variable(&context.origins, &variable, ids[3]);
+        let Some(chosen) = origins.strongest(&ids)? else { return Ok(None) };
+        let sources = Sources {
+            flag: origins.named(chosen),
+            file: self.file,
+            command: self.command,
+            descriptor: self.descriptor,
+            variable: &variable,
+        };
+        Ok(Some(read(&chosen[self.prefix.len() + 1..], &sources)?))
+    }
+}
+
 /// Asks on the terminal, without showing what is typed.
 pub(crate) fn prompt(question: &str) -> anyhow::Result<Password> {
     checked(Zeroizing::new(typed(question)?.as_bytes().to_vec()), "the terminal")
+}
+
+/// Asks on the terminal; `None` if nothing was typed.
+pub(crate) fn prompt_or_none(question: &str) -> anyhow::Result<Option<Password>> {
+    let typed = typed(question)?;
+    Ok((!typed.is_empty()).then(|| Password::new(typed.as_bytes().to_vec())))
+}
+
+/// The password in a file that `flag` names.
+pub(crate) fn from_file(flag: &str, path: &Path) -> anyhow::Result<Password> {
+    let sources = Sources {
+        flag: flag.to_owned(),
+        file: Some(path),
+        command: None,
+        descriptor: None,
+        variable: "",
+    };
+    read("password_file", &sources)
 }
 
 fn typed(question: &str) -> Result<Zeroizing<String>, Failure> {
@@ -138,7 +185,7 @@ struct Sources<'a> {
     file: Option<&'a Path>,
     command: Option<&'a OsString>,
     descriptor: Option<u32>,
-    variable: &'static str,
+    variable: &'a str,
 }
 
 fn read(chosen: &str, sources: &Sources<'_>) -> anyhow::Result<Password> {

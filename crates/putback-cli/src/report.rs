@@ -295,11 +295,18 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
     match repository_error(error) {
         Some(RepositoryError::NoRepository { .. }) => code::NO_REPOSITORY,
-        Some(RepositoryError::WrongPassword { .. } | RepositoryError::KeyOfOther { .. }) => {
-            code::WRONG_PASSWORD
-        }
+        Some(
+            RepositoryError::WrongPassword { .. }
+            | RepositoryError::KeyOfOther { .. }
+            | RepositoryError::OutdatedKey { .. },
+        ) => code::WRONG_PASSWORD,
         Some(RepositoryError::Cancelled) => code::INTERRUPTED,
-        Some(RepositoryError::CommitContended) => code::BUSY,
+        Some(
+            RepositoryError::CommitContended
+            | RepositoryError::OthersActive { .. }
+            | RepositoryError::KeysContended { .. }
+            | RepositoryError::KeysRotated { .. },
+        ) => code::BUSY,
         Some(RepositoryError::BadOption { .. } | RepositoryError::BadSelector { .. }) => {
             code::USAGE
         }
@@ -380,8 +387,9 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
                     .to_owned(),
             ),
             Failure::Damaged { .. } => Some(
-                "snapshots and files that are not named above are whole; restore what you need, \
-                 then back up again: what is still at its source is stored anew"
+                "snapshots and files that are not named above are whole; `putback repair index` and \
+                 `putback repair packs` save what can be saved, and the next backup stores \
+                 again what is still at its source"
                     .to_owned(),
             ),
         };
@@ -434,11 +442,44 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
         RepositoryError::KeyOfOther { .. } => {
             "give the key that was exported from this repository, or one of its passwords"
         }
+        RepositoryError::OutdatedKey { .. } => {
+            "give a password that was kept when the keys were rotated, or a key that was exported \
+             since then"
+        }
+        RepositoryError::KeysRotated { .. } => {
+            "nothing is lost: run the command again, it goes on with the new keys. If it says this \
+             again, `putback key rotate` with all passwords joins the keys of all of them"
+        }
+        RepositoryError::KeysContended { .. } => {
+            "run the command again; if another machine rotated the keys, with a password that it kept"
+        }
+        RepositoryError::NoPasswordKept { .. } => {
+            "give a password that opens the repository; nothing was changed"
+        }
+        RepositoryError::NoFreeEpoch { .. } => {
+            "make a new repository, and keep this one for its snapshots; nothing was changed"
+        }
         RepositoryError::NewerFormat { .. } => "update putback; nothing was changed",
+        RepositoryError::Damaged { object, .. }
+            if object.starts_with("index/") || object.starts_with("marks/") =>
+        {
+            "no snapshot is lost by that; `putback repair index` does without it"
+        }
+        RepositoryError::PacksLost { .. } => {
+            "run the command again; if that fails too, `putback repair packs` saves what is left"
+        }
         RepositoryError::Damaged { .. }
         | RepositoryError::BlobDamaged { .. }
         | RepositoryError::BlobUnknown { .. } => {
             "other files are not affected; `putback check --read-data` lists all damage"
+        }
+        RepositoryError::BlobMissing { .. } => {
+            "nothing was marked or deleted; `putback check` lists what is missing, and a backup of what is \
+             still at its source stores it anew; a snapshot that cannot be mended can be forgotten"
+        }
+        RepositoryError::OthersActive { .. } => {
+            "leave --instant out: what is marked goes with a prune after the grace period, beside any \
+             number of backups"
         }
         RepositoryError::NoSnapshot { .. } => {
             "`putback snapshots` lists them; --host, --tag and --path apply here too"
@@ -506,6 +547,9 @@ mod tests {
         check(RepositoryError::NoRepository { location: location() }, 10);
         check(EngineError::from(RepositoryError::NoRepository { location: location() }), 10);
         check(RepositoryError::WrongPassword { location: location() }, 12);
+        let host = || "h".to_owned();
+        let snapshot = putback_format::id::SnapshotId::from_bytes([7; 32]);
+        check(RepositoryError::OthersActive { snapshot, host: host(), age_seconds: 60 }, 11);
         check(RepositoryError::Cancelled, 130);
         check(EngineError::from(RepositoryError::Cancelled), 130);
         check(RepositoryError::RepositoryExists { location: location() }, 1);

@@ -312,7 +312,7 @@ fn open(context: &Context, args: &BackupArgs) -> anyhow::Result<Repository> {
         Some(Secret::Password(password)) => password,
         _ => password::for_new_repository(context, &location::shown(&context.location()?))?,
     };
-    init::create(context, &args.settings, args.compression, &password)
+    init::create(context, &args.settings, args.compression, None, &password)
 }
 
 /// What is to be backed up.

@@ -39,9 +39,9 @@ pub(crate) struct CheckArgs {
 
 /// `--read-data-subset`.
 #[derive(Clone, Copy, Debug)]
-struct Subset(ReadData);
+pub(crate) struct Subset(pub(crate) ReadData);
 
-fn subset(text: &str) -> Result<Subset, String> {
+pub(crate) fn subset(text: &str) -> Result<Subset, String> {
     let error = || "write 5%, 3/10 or a size such as 10G".to_owned();
     if let Some(percent) = text.strip_suffix('%') {
         let percent: f64 = percent.trim().parse().map_err(|_| error())?;
@@ -114,7 +114,7 @@ fn show(context: &Context, report: &CheckReport, accepted: &[String]) {
         if let Some(more) = damage.hurts.len().checked_sub(shown).filter(|more| *more > 0) {
             lines.push(format!("and {more} more; --verbose shows them"));
         }
-        ui.damage(&damage.object, &damage.message, &lines);
+        ui.damage(&damage.object, &damage.message, &lines, None);
     }
     if ui.is_json() {
         ui.json_summary(&json::CheckSummary {

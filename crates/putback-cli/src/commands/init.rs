@@ -1,11 +1,14 @@
 //! `putback init`.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use putback_repo::{InitOptions, KdfCost, Password, Repository, SlotOwner};
 
 use crate::context::{self, Context};
 use crate::location;
-use crate::password;
+use crate::password::{self, OtherPassword};
 use crate::report::Outcome;
 use crate::ui::{json, text};
 
@@ -16,7 +19,8 @@ use crate::ui::{json, text};
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
         putback init --repo /mnt/disk/backup\n  \
-        putback init --repo /mnt/disk/backup --password-file ~/.backup-password --kdf-cost high")]
+        putback init --repo /mnt/disk/backup --password-file ~/.backup-password --kdf-cost high\n  \
+        putback init --repo /mnt/second/backup --like /mnt/disk/backup")]
 pub(crate) struct InitArgs {
     #[command(flatten)]
     settings: RepositoryArgs,
@@ -24,6 +28,53 @@ pub(crate) struct InitArgs {
     #[arg(long, env = "PUTBACK_COMPRESSION", value_name = "LEVEL", value_parser = compression_level,
           allow_negative_numbers = true)]
     compression: Option<i32>,
+    /// Cut and name chunks as this other repository does, so that `putback replicate` between the two copies
+    /// them as they are. Who opens one of them can then tell whether the other holds a file that they have
+    #[arg(
+        long,
+        env = "PUTBACK_LIKE",
+        value_name = "LOCATION",
+        conflicts_with = "chunk_size",
+        help_heading = "The other repository"
+    )]
+    like: Option<OsString>,
+    /// File that holds its password; see also PUTBACK_LIKE_PASSWORD
+    #[arg(
+        long,
+        env = "PUTBACK_LIKE_PASSWORD_FILE",
+        value_name = "FILE",
+        help_heading = "The other repository"
+    )]
+    like_password_file: Option<PathBuf>,
+    /// Command that prints its password; run by the shell
+    #[arg(
+        long,
+        env = "PUTBACK_LIKE_PASSWORD_COMMAND",
+        value_name = "COMMAND",
+        help_heading = "The other repository"
+    )]
+    like_password_command: Option<OsString>,
+    /// Open file descriptor to read its password from
+    #[arg(
+        long,
+        env = "PUTBACK_LIKE_PASSWORD_FD",
+        value_name = "N",
+        help_heading = "The other repository"
+    )]
+    like_password_fd: Option<u32>,
+}
+
+impl InitArgs {
+    /// The repository that the new one is to be like.
+    fn like(&self, context: &Context) -> anyhow::Result<Option<Repository>> {
+        let password = OtherPassword {
+            prefix: "like",
+            file: self.like_password_file.as_deref(),
+            command: self.like_password_command.as_ref(),
+            descriptor: self.like_password_fd,
+        };
+        self.like.as_deref().map(|location| context.open_other(location, &password)).transpose()
+    }
 }
 
 /// What a repository is made with.
@@ -83,8 +134,9 @@ pub(crate) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Outcome>
     // Before a password is asked for: the location must make sense.
     let (_, location) = context.store()?;
     let shown = location::shown(&location);
+    let like = args.like(context)?;
     let password = password::for_new_repository(context, &shown)?;
-    create(context, &args.settings, args.compression, &password)?;
+    create(context, &args.settings, args.compression, like.as_ref(), &password)?;
     Ok(Outcome::Done)
 }
 
@@ -93,6 +145,7 @@ pub(crate) fn create(
     context: &Context,
     args: &RepositoryArgs,
     compression: Option<i32>,
+    like: Option<&Repository>,
     password: &Password,
 ) -> anyhow::Result<Repository> {
     let (store, _) = context.store()?;
@@ -107,7 +160,11 @@ pub(crate) fn create(
             host: context::host_name(),
         },
     };
-    let repository = Repository::init(store, password, &options, &context.machine())?;
+    let machine = context.machine();
+    let repository = match like {
+        Some(like) => Repository::init_like(store, password, &options, like, &machine)?,
+        None => Repository::init(store, password, &options, &machine)?,
+    };
     context.show_warnings(&repository);
     let id = repository.config().repository.to_string();
     let location = text::printable(&repository.location());

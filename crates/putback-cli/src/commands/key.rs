@@ -1,5 +1,7 @@
 //! `putback key`.
 
+mod rotate;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -44,6 +46,16 @@ enum KeyCommand {
     #[command(after_help = "Example:\n  \
             putback key passwd --new-password-file ~/.new-password")]
     Passwd(PasswdArgs),
+    /// Seal what is written from now on under a new key
+    ///
+    /// For when a password or an exported key was lost to somebody. The passwords that stay are asked
+    /// for, one after another, since their slots have to hold the new key; all others open the
+    /// repository no more, and neither does any key that was exported before. What is stored already
+    /// stays under the key of before: `putback prune --rewrite-epoch` stores it anew.
+    #[command(after_help = "Examples:\n  \
+            putback key rotate\n  \
+            putback key rotate --keep-password-file ~/.second-password --drop-others")]
+    Rotate(rotate::RotateArgs),
     /// Print the key as text that can be kept on paper and typed in again
     ///
     /// Whoever has the text can read all backups without a password: print it and delete the file.
@@ -104,13 +116,13 @@ struct ExportArgs {
 
 /// Manages passwords.
 pub(crate) fn run(context: &Context, args: KeyArgs) -> anyhow::Result<Outcome> {
-    let repository = context.open()?;
     match args.command {
-        KeyCommand::Add(args) => add(context, &repository, &args),
-        KeyCommand::List(ListArgs {}) => list(context, &repository),
-        KeyCommand::Remove(args) => remove(context, &repository, &args),
-        KeyCommand::Passwd(args) => change(context, &repository, &args),
-        KeyCommand::Export(args) => export(context, &repository, &args),
+        KeyCommand::Add(args) => add(context, &context.open()?, &args),
+        KeyCommand::List(ListArgs {}) => list(context, &context.open()?),
+        KeyCommand::Remove(args) => remove(context, &context.open()?, &args),
+        KeyCommand::Passwd(args) => change(context, &context.open()?, &args),
+        KeyCommand::Rotate(args) => rotate::run(context, &args),
+        KeyCommand::Export(args) => export(context, &context.open()?, &args),
     }
 }
 
@@ -191,7 +203,10 @@ fn list(context: &Context, repository: &Repository) -> anyhow::Result<Outcome> {
                 text::printable(&slot.owner.user),
                 text::printable(&slot.owner.host),
                 text::bytes(u64::from(slot.cost.memory_kib) << 10),
-                text::printable(&slot.owner.label),
+                match slot.is_outdated {
+                    true => format!("{} (opens nothing)", text::printable(&slot.owner.label)),
+                    false => text::printable(&slot.owner.label),
+                },
             ]);
         }
         out.write_all(table.render().as_bytes())?;
@@ -203,6 +218,7 @@ fn list(context: &Context, repository: &Repository) -> anyhow::Result<Outcome> {
 fn json_slot(slot: &SlotInfo) -> json::KeySlot {
     json::KeySlot {
         current: slot.is_current,
+        outdated: slot.is_outdated,
         id: slot.id.to_string(),
         short_id: slot.id.short(),
         label: slot.owner.label.clone(),

@@ -16,9 +16,13 @@ mod login;
 mod ls;
 mod man;
 mod prune;
+mod repair;
+mod replicate;
 mod repo;
 mod restore;
+mod rewrite;
 mod select;
+mod selftest;
 mod snapshots;
 mod stats;
 mod storage;
@@ -34,7 +38,7 @@ use crate::report::Outcome;
 /// The commands, in the order in which a newcomer needs them.
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    Init(init::InitArgs),
+    Init(Box<init::InitArgs>),
     Login(Box<login::LoginArgs>),
     Storage(Box<storage::StorageArgs>),
     Backup(Box<backup::BackupArgs>),
@@ -51,8 +55,12 @@ pub(crate) enum Command {
     Forget(Box<forget::ForgetArgs>),
     Undelete(undelete::UndeleteArgs),
     Prune(prune::PruneArgs),
+    Repair(repair::RepairArgs),
     Tag(tag::TagArgs),
+    Rewrite(Box<rewrite::RewriteArgs>),
+    Replicate(Box<replicate::ReplicateArgs>),
     Key(key::KeyArgs),
+    Selftest(selftest::SelftestArgs),
     Config(config::ConfigArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -112,8 +120,12 @@ fn dispatch(context: &Context, command: Command) -> anyhow::Result<Outcome> {
         Command::Forget(args) => forget::run(context, &args),
         Command::Undelete(args) => undelete::run(context, &args),
         Command::Prune(args) => prune::run(context, &args),
+        Command::Repair(args) => repair::run(context, &args),
         Command::Tag(args) => tag::run(context, &args),
+        Command::Rewrite(args) => rewrite::run(context, &args),
+        Command::Replicate(args) => replicate::run(context, &args),
         Command::Key(args) => key::run(context, args),
+        Command::Selftest(args) => selftest::run(context, &args),
         Command::Config(args) => config::run(context, &args),
         Command::Completions(args) => completions::run(context, &args),
         Command::Man(args) => man::run(context, &args),

@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::Zoned;
 use putback_format::tree::Timestamp;
 use putback_repo::prune::{GRACE, MaxUnused, PruneOptions, PruneReport};
-use putback_repo::{Error, Repository};
+use putback_repo::{Error, Repository, Requests};
 
 use crate::context::Context;
 use crate::report::{Failure, Outcome};
@@ -27,7 +27,8 @@ use crate::ui::{json, text};
         putback prune --instant")]
 pub(crate) struct PruneArgs {
     /// How much that nothing needs may stay in packs that are needed in part: a share of what is
-    /// needed, a size, or 'unlimited'
+    /// needed, a size, or 'unlimited'. Parts of about 1 MiB that are needed to three quarters are
+    /// always kept whole; --purge takes these apart too
     #[arg(long, env = "PUTBACK_MAX_UNUSED", value_name = "LIMIT", default_value = "5%",
           value_parser = max_unused)]
     max_unused: MaxUnused,
@@ -41,8 +42,13 @@ pub(crate) struct PruneArgs {
     /// Leave nothing that is not needed, whatever it costs: for secrets
     #[arg(long, env = "PUTBACK_PURGE")]
     purge: bool,
-    /// Delete at once what this and earlier runs have marked. On a local disk that is safe; where the
-    /// storage has no locks the grace period becomes as short as it may be, and --yes is needed
+    /// Store anew what is sealed under a key of before the last `key rotate`, in several runs if their
+    /// size is limited, and say what is left under it
+    #[arg(long, env = "PUTBACK_REWRITE_EPOCH")]
+    rewrite_epoch: bool,
+    /// Delete in this run what it and earlier ones have marked. On a local disk that is safe. Where the
+    /// storage has no locks, the run waits between mark and deletion for the shortest time there may be,
+    /// more than two hours; needs --yes; and is refused if another machine wrote a snapshot within that time
     #[arg(long, env = "PUTBACK_INSTANT")]
     instant: bool,
     /// Time between mark and deletion, such as 90s, 36h or 7d; longer than any pause of a backup
@@ -86,6 +92,7 @@ pub(crate) fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome
         max_repack: args.max_repack_size,
         repack_small: args.repack_small,
         purge: args.purge,
+        rewrite_epoch: args.rewrite_epoch,
         instant,
         grace: args.grace,
         dry_run: args.dry_run,
@@ -95,14 +102,21 @@ pub(crate) fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome
     if instant && !has_locks && !args.dry_run && !args.yes {
         confirm(context)?;
     }
+    if instant && !has_locks && !args.dry_run {
+        let wait = text::duration(repository.times().grace_least().as_secs());
+        context.ui.say(format_args!(
+            "what is marked now is deleted after {wait}; Ctrl-C leaves that to a later prune"
+        ));
+    }
     prune(context, &repository, &options)
 }
 
 /// Says what `--instant` risks, and asks.
 fn confirm(context: &Context) -> anyhow::Result<()> {
     const RISK: &str = "this storage has no locks: --instant leaves between mark and deletion only \
-                        the time that a commit may take and listings may lag. A backup of a machine \
-                        whose clock or storage does worse than that would be damaged";
+                        the time that a commit may take and listings may lag, and waits for it. A \
+                        backup of a machine whose clock or storage does worse than that would be \
+                        damaged";
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() || context.ui.is_json() {
         return Err(Failure::usage_with(
             RISK,
@@ -134,15 +148,24 @@ pub(crate) fn prune(
     context.show_warnings(repository);
     let report = result.map_err(|error| {
         let explanation = match &error {
+            Error::BlobMissing { .. } => {
+                "prune stopped: something is lost that a snapshot needs, and what prune would delete may be \
+                 needed to mend it"
+            }
+            Error::OthersActive { .. } => {
+                "cannot delete at once what is marked: another machine is writing to this storage"
+            }
             Error::Damaged { .. } | Error::BlobUnknown { .. } | Error::BlobDamaged { .. } => {
-                "prune stopped: it must read every snapshot to tell what is needed, and one is damaged"
+                "prune stopped: it must read every snapshot to tell what is needed, and one is damaged; \
+                 `putback repair snapshots --forget` does without what is lost"
             }
             Error::CommitContended => "prune gave up: other machines kept writing",
             _ => return anyhow::Error::new(error),
         };
         anyhow::Error::new(error).context(explanation)
     })?;
-    show(context, &options, &report);
+    let is_remote = repository.store().capabilities().is_remote;
+    show(context, &options, &report, is_remote);
     Ok(if report.is_interrupted { Outcome::Interrupted } else { Outcome::Done })
 }
 
@@ -155,13 +178,13 @@ fn time_after(seconds: u64) -> Timestamp {
 /// When the first packs that are marked may go.
 fn next_deletion(options: &PruneOptions, report: &PruneReport) -> Option<Timestamp> {
     let marked = report.packs_unneeded + report.packs_repacked;
-    let is_left = marked > 0 && !(options.instant && report.grace_seconds == 0);
+    let is_left = marked > 0 && (!options.instant || report.is_interrupted);
     let waiting = (report.packs_waiting > 0).then_some(report.seconds_to_wait);
     let new = is_left.then_some(report.grace_seconds);
     waiting.into_iter().chain(new).min().map(time_after)
 }
 
-fn show(context: &Context, options: &PruneOptions, report: &PruneReport) {
+fn show(context: &Context, options: &PruneOptions, report: &PruneReport, is_remote: bool) {
     let ui = &context.ui;
     let next = next_deletion(options, report);
     if ui.is_json() {
@@ -186,13 +209,39 @@ fn show(context: &Context, options: &PruneOptions, report: &PruneReport) {
             packs_deleted: report.packs_deleted,
             bytes_deleted: report.bytes_deleted,
             snapshots_deleted: report.snapshots_deleted,
+            segments_merged: report.segments_merged,
+            segments_deleted: report.segments_deleted,
             blobs_rescued: report.blobs_rescued,
+            requests: is_remote.then_some(json::Requests {
+                lists: report.requests.lists,
+                reads: report.requests.reads,
+                writes: report.requests.writes,
+                deletes: report.requests.deletes,
+            }),
+            packs_old_key: report.packs_old_key,
+            bytes_old_key: report.bytes_old_key,
+            segments_old_key: options.rewrite_epoch.then_some(report.segments_old_key),
+            snapshots_old_key: options.rewrite_epoch.then_some(report.snapshots_old_key),
+            marks_old_key: options.rewrite_epoch.then_some(report.marks_old_key),
             is_interrupted: report.is_interrupted,
         });
         return;
     }
     for line in lines(options, report) {
         ui.say(format_args!("{line}"));
+    }
+    // Where a request is not a round trip nobody counts them.
+    if is_remote {
+        let Requests { lists, reads, writes, deletes } = report.requests;
+        let about = if options.dry_run { "about " } else { "" };
+        ui.say(format_args!(
+            "requests: {about}{} of the storage: {}, {}, {}, {}",
+            text::count(report.requests.total()),
+            text::counted(lists, "listing", "listings"),
+            text::counted(reads, "read", "reads"),
+            text::counted(writes, "write", "writes"),
+            text::counted(deletes, "deletion", "deletions"),
+        ));
     }
     if options.dry_run {
         ui.say(format_args!("dry run: nothing was changed"));
@@ -210,7 +259,7 @@ fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
         format!("{} ({})", text::counted(count, "pack", "packs"), text::bytes(bytes))
     };
     let dry = options.dry_run;
-    let is_instant = options.instant && report.grace_seconds == 0;
+    let is_instant = options.instant && !report.is_interrupted;
     let mut lines = vec![format!(
         "needed:   {} blobs of {}; there are {} for them",
         text::count(report.blobs_needed),
@@ -253,6 +302,10 @@ fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
     if dry && is_instant && marked > 0 {
         lines
             .push(format!("to delete: {} that are marked now", packs(marked, report.bytes_marked)));
+        if report.grace_seconds > 0 {
+            let wait = text::duration(report.grace_seconds);
+            lines.push(format!("          after {wait}, for which the run waits"));
+        }
     }
     if report.packs_waiting > 0 {
         let time = text::time(time_after(report.seconds_to_wait));
@@ -279,6 +332,14 @@ fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
             text::counted(report.snapshots_deleted, "forgotten snapshot", "forgotten snapshots")
         ));
     }
+    if report.segments_merged + report.segments_deleted > 0 {
+        let would = if dry { "would be " } else { "" };
+        lines.push(format!(
+            "index:    {} {would}merged, {} {would}deleted that were merged before",
+            text::counted(report.segments_merged, "small segment", "small segments"),
+            text::count(report.segments_deleted)
+        ));
+    }
     if report.packs_partly_needed > 0 {
         let (stay, a) = match report.packs_partly_needed {
             1 => ("stays", "it"),
@@ -289,10 +350,38 @@ fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
             text::counted(report.packs_partly_needed, "pack", "packs")
         ));
     }
+    if options.rewrite_epoch {
+        lines.extend(old_keys(report, &packs));
+    }
     if marked + report.packs_deleted + report.packs_waiting + report.packs_due == 0
         && !report.is_interrupted
     {
         lines.push("          nothing more can be given back".to_owned());
+    }
+    lines
+}
+
+/// What is left under keys of before the last rotation.
+fn old_keys(report: &PruneReport, packs: &dyn Fn(u64, u64) -> String) -> Vec<String> {
+    let mut lines = vec![match report.packs_old_key {
+        0 => "old key:  no pack that stays is under a key of before".to_owned(),
+        count => format!(
+            "old key:  {} left under a key of before; the next run goes on",
+            packs(count, report.bytes_old_key)
+        ),
+    }];
+    let others = [
+        (report.segments_old_key, "index segment", "index segments"),
+        (report.snapshots_old_key, "snapshot", "snapshots"),
+        (report.marks_old_key, "mark or forget record", "marks and forget records"),
+    ];
+    let others: Vec<String> = others
+        .into_iter()
+        .filter(|(count, _, _)| *count > 0)
+        .map(|(count, one, many)| text::counted(count, one, many))
+        .collect();
+    if !others.is_empty() {
+        lines.push(format!("          besides, under such a key: {}", others.join(", ")));
     }
     lines
 }
@@ -330,7 +419,8 @@ mod tests {
         let both = PruneReport { packs_waiting: 1, seconds_to_wait: 50, ..new.clone() };
         check(false, &both, Some(50));
         check(true, &PruneReport { grace_seconds: 0, ..new.clone() }, None);
-        // Where there are no locks, also an instant prune waits.
-        check(true, &new, Some(100));
+        // Where there are no locks, an instant prune waits, unless it is stopped.
+        check(true, &new, None);
+        check(true, &PruneReport { is_interrupted: true, ..new.clone() }, Some(100));
     }
 }

@@ -59,6 +59,7 @@ pub(crate) fn run(context: &Context, args: &RepoArgs) -> anyhow::Result<Outcome>
             packs: stats.packs,
             pack_bytes_total: stats.pack_bytes,
             index_segments: stats.segments,
+            index_segments_replaced: stats.segments_replaced,
             index_bytes: stats.segment_bytes,
             data_blobs: stats.data_blobs,
             data_bytes: stats.data_blob_bytes,

@@ -39,12 +39,19 @@ pub(crate) struct TagArgs {
     filter: FilterArgs,
 }
 
-impl TagArgs {
+/// Tags to have, or to add and remove; each TAG[,TAG...].
+pub(crate) struct TagChanges<'a> {
+    pub(crate) set: &'a [String],
+    pub(crate) add: &'a [String],
+    pub(crate) remove: &'a [String],
+}
+
+impl TagChanges<'_> {
     /// Sorted.
-    fn changed(&self, tags: &[String]) -> Vec<String> {
+    pub(crate) fn apply(&self, tags: &[String]) -> Vec<String> {
         let all = |lists: &[String]| lists.iter().flat_map(|tags| split_tags(tags)).collect();
         let (set, added, removed): (Vec<String>, Vec<String>, Vec<String>) =
-            (all(&self.set), all(&self.add), all(&self.remove));
+            (all(self.set), all(self.add), all(self.remove));
         let mut tags = if self.set.is_empty() { tags.to_vec() } else { set };
         tags.extend(added);
         tags.retain(|tag| !removed.contains(tag));
@@ -52,28 +59,40 @@ impl TagArgs {
         tags.dedup();
         tags
     }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// Refuses all tags together with some; the flags end with `suffix`.
+    pub(crate) fn check(&self, suffix: &str) -> Result<(), Failure> {
+        if self.set.is_empty() || self.add.is_empty() && self.remove.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "--set{suffix} says all tags: --add{suffix} and --remove{suffix} exclude it"
+        )))
+    }
 }
 
 /// Changes tags.
 pub(crate) fn run(context: &Context, args: &TagArgs) -> anyhow::Result<Outcome> {
-    let is_partial = !(args.add.is_empty() && args.remove.is_empty());
-    if args.set.is_empty() && !is_partial {
+    let tag_changes = TagChanges { set: &args.set, add: &args.add, remove: &args.remove };
+    if tag_changes.is_none() {
         return Err(Failure::usage_with(
             "nothing says which tags",
             "give --add TAGS, --remove TAGS or --set TAGS",
         )
         .into());
     }
-    if !args.set.is_empty() && is_partial {
-        return Err(Failure::usage("--set says all tags: --add and --remove exclude it").into());
-    }
+    tag_changes.check("")?;
     let repository = context.open()?;
     let chosen = args.filter.choose(&repository, &args.snapshots)?;
     context.show_warnings(&repository);
     let changes: Vec<(StoredSnapshot, SnapshotDraft)> = chosen
         .iter()
         .filter_map(|stored| {
-            let tags = args.changed(&stored.snapshot.tags);
+            let tags = tag_changes.apply(&stored.snapshot.tags);
             let draft = SnapshotDraft { tags, ..SnapshotDraft::from(&stored.snapshot) };
             (draft.tags != stored.snapshot.tags).then(|| (stored.clone(), draft))
         })

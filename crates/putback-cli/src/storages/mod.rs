@@ -60,6 +60,8 @@ pub(crate) struct Storage {
     pub(crate) api_url: Option<String>,
     /// Address for uploads, if it is not put.io's.
     pub(crate) upload_url: Option<String>,
+    /// What is deleted does not go to the trash.
+    pub(crate) skip_trash: bool,
     /// How it may be used.
     pub(crate) limits: Limits,
 }
@@ -75,6 +77,7 @@ impl Storage {
             client_id: None,
             api_url: None,
             upload_url: None,
+            skip_trash: false,
             limits: Limits::default(),
         }
     }

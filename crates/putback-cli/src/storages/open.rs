@@ -144,7 +144,7 @@ pub(crate) fn store(
         cache: directories.cache.map(|cache| cache.join("putio")),
         state: directories.state.map(|state| state.join("putio")),
         connections: uploads(&limits_of(context, storage)),
-        skip_trash: false,
+        skip_trash: storage.skip_trash,
     })?;
     Ok(Arc::new(store))
 }

@@ -17,8 +17,16 @@ use crate::ui::text;
 pub(crate) const TYPES: &[&str] = &["putio"];
 
 /// Keys of a storage, besides those of [`Limits`].
-const KEYS: &[&str] =
-    &["type", "account", "token-file", "token-command", "client-id", "api-url", "upload-url"];
+const KEYS: &[&str] = &[
+    "type",
+    "account",
+    "token-file",
+    "token-command",
+    "client-id",
+    "api-url",
+    "upload-url",
+    "skip-trash",
+];
 
 /// The storages of a configuration file: `value` is what `storages` is in it.
 pub(crate) fn read(file: &Path, value: &Value) -> Result<Vec<Storage>, Failure> {
@@ -138,6 +146,7 @@ impl Reader<'_> {
             client_id: self.scalar("client-id")?,
             api_url: self.parsed::<Url>("api-url")?.map(|url| url.0),
             upload_url: self.parsed::<Url>("upload-url")?.map(|url| url.0),
+            skip_trash: self.switch("skip-trash")?,
             limits: Limits {
                 connections: self.parsed("connections")?,
                 limit_upload: self.parsed("limit-upload")?,
@@ -165,6 +174,15 @@ impl Reader<'_> {
             Some(Value::Integer(number)) => Ok(Some(number.to_string())),
             Some(Value::Float(number)) => Ok(Some(number.to_string())),
             Some(_) => Err(self.wrong(key, "must be a string or a number")),
+        }
+    }
+
+    /// True or false; false if it is not there.
+    fn switch(&self, key: &str) -> Result<bool, Failure> {
+        match self.table.get(key) {
+            None => Ok(false),
+            Some(Value::Boolean(value)) => Ok(*value),
+            Some(_) => Err(self.wrong(key, "must be true or false")),
         }
     }
 
@@ -228,7 +246,7 @@ mod tests {
             "[storages.putio]\ntype = 'putio'\n[storages.work]\ntype = 'putio'\naccount = 'ada'\n\
              token-file = 'secrets/t'\nclient-id = 1234\napi-url = 'https://api.example/'\n\
              connections = 3\ntpslimit = 1.5\nlimit-upload = '2M'\nlimit-download = 100\n\
-             cacert = '/etc/ca.pem'\n[storages.pass]\ntype = 'putio'\ntoken-command = 'pass putio'",
+             cacert = '/etc/ca.pem'\nskip-trash = true\n[storages.pass]\ntype = 'putio'\ntoken-command = 'pass putio'",
         )
         .unwrap();
         let find = |name: &str| all.iter().find(|storage| storage.name == name).unwrap();
@@ -237,6 +255,7 @@ mod tests {
         let work = find("work");
         assert_eq!(work.token, TokenSource::File("/c/secrets/t".into()));
         assert_eq!(work.client_id.as_deref(), Some("1234"));
+        assert!(work.skip_trash && !find("pass").skip_trash);
         assert_eq!(work.api_url.as_deref(), Some("https://api.example"));
         for (key, value) in [
             ("connections", "3"),
@@ -252,6 +271,11 @@ mod tests {
     #[test]
     fn what_is_wrong_in_a_table_is_named() {
         let place = "[storages.putio] of /c/putback.toml";
+        refused(
+            "[storages.putio]\ntype = 'putio'\nskip-trash = 'yes'",
+            &format!("'skip-trash' in {place} must be true or false"),
+            None,
+        );
         refused(
             "[storages.putio]\ntype = 'putio'\ntoken_file = 'x'",
             &format!("unknown key 'token_file' in {place}"),

@@ -365,6 +365,66 @@ pub(crate) struct TagSummary {
     pub(crate) is_interrupted: bool,
 }
 
+/// A path that `rewrite` removes.
+#[derive(Serialize)]
+pub(crate) struct RewriteRemoved {
+    pub(crate) message_type: &'static str,
+    pub(crate) snapshot_id: String,
+    pub(crate) item: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) item_base64: Option<String>,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+}
+
+/// A snapshot that `rewrite` changed, or would change.
+#[derive(Serialize)]
+pub(crate) struct RewriteChanged {
+    pub(crate) message_type: &'static str,
+    pub(crate) old_snapshot_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) new_snapshot_id: Option<String>,
+    pub(crate) paths_removed: u64,
+    pub(crate) files_removed: u64,
+    pub(crate) bytes_removed: u64,
+}
+
+#[derive(Serialize)]
+pub(crate) struct RewriteSummary {
+    pub(crate) message_type: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) changed_snapshots: u64,
+    pub(crate) unchanged_snapshots: u64,
+    pub(crate) error_count: u64,
+    pub(crate) files_removed: u64,
+    pub(crate) bytes_removed: u64,
+    pub(crate) is_interrupted: bool,
+}
+
+/// A snapshot that `replicate` would copy.
+#[derive(Serialize)]
+pub(crate) struct ReplicateMissing {
+    pub(crate) message_type: &'static str,
+    pub(crate) snapshot_id: String,
+    pub(crate) total_bytes: u64,
+}
+
+#[derive(Serialize)]
+pub(crate) struct ReplicateSummary {
+    pub(crate) message_type: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) is_like: bool,
+    pub(crate) copied_snapshots: u64,
+    pub(crate) present_snapshots: u64,
+    pub(crate) missing_snapshots: u64,
+    pub(crate) error_count: u64,
+    pub(crate) bytes_read: u64,
+    pub(crate) bytes_added: u64,
+    pub(crate) bytes_stored: u64,
+    pub(crate) packs_written: u64,
+    pub(crate) is_interrupted: bool,
+}
+
 #[derive(Serialize)]
 pub(crate) struct PruneSummary {
     pub(crate) message_type: &'static str,
@@ -388,7 +448,56 @@ pub(crate) struct PruneSummary {
     pub(crate) packs_deleted: u64,
     pub(crate) bytes_deleted: u64,
     pub(crate) snapshots_deleted: u64,
+    pub(crate) segments_merged: u64,
+    pub(crate) segments_deleted: u64,
     pub(crate) blobs_rescued: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) requests: Option<Requests>,
+    pub(crate) packs_old_key: u64,
+    pub(crate) bytes_old_key: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) segments_old_key: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) snapshots_old_key: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) marks_old_key: Option<u64>,
+    pub(crate) is_interrupted: bool,
+}
+
+/// What was asked of a storage.
+#[derive(Serialize)]
+pub(crate) struct Requests {
+    pub(crate) lists: u64,
+    pub(crate) reads: u64,
+    pub(crate) writes: u64,
+    pub(crate) deletes: u64,
+}
+
+#[derive(Serialize)]
+pub(crate) struct RepairFinding {
+    pub(crate) message_type: &'static str,
+    pub(crate) object: String,
+    pub(crate) message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remedy: Option<String>,
+    pub(crate) hurts: Vec<Hurt>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct RepairSummary {
+    pub(crate) message_type: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) findings: u64,
+    pub(crate) findings_without_remedy: u64,
+    pub(crate) blobs_lost: u64,
+    pub(crate) objects_written: u64,
+    pub(crate) marks_removed: u64,
+    pub(crate) segments_written: u64,
+    pub(crate) packs_indexed: u64,
+    pub(crate) blobs_saved: u64,
+    pub(crate) packs_marked: u64,
+    pub(crate) snapshots_written: u64,
+    pub(crate) snapshots_forgotten: u64,
     pub(crate) is_interrupted: bool,
 }
 
@@ -522,6 +631,7 @@ pub(crate) struct RepositoryInfo {
     pub(crate) packs: u64,
     pub(crate) pack_bytes_total: u64,
     pub(crate) index_segments: u64,
+    pub(crate) index_segments_replaced: u64,
     pub(crate) index_bytes: u64,
     pub(crate) data_blobs: u64,
     pub(crate) data_bytes: u64,
@@ -535,6 +645,7 @@ pub(crate) struct RepositoryInfo {
 #[derive(Serialize)]
 pub(crate) struct KeySlot {
     pub(crate) current: bool,
+    pub(crate) outdated: bool,
     pub(crate) id: String,
     pub(crate) short_id: String,
     pub(crate) label: String,
@@ -555,6 +666,55 @@ pub(crate) struct KeyChange {
     pub(crate) action: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
+}
+
+/// What `selftest` reports.
+#[derive(Serialize)]
+pub(crate) struct SelftestSummary {
+    pub(crate) message_type: &'static str,
+    pub(crate) tests: Vec<SelftestTest>,
+    pub(crate) stages: Vec<SelftestStage>,
+}
+
+/// One test of `selftest`.
+#[derive(Serialize)]
+pub(crate) struct SelftestTest {
+    pub(crate) name: &'static str,
+    pub(crate) passed: bool,
+    pub(crate) detail: String,
+    pub(crate) milliseconds: u64,
+}
+
+/// The speed of a stage: by bytes, or by the time it takes once.
+#[derive(Serialize)]
+pub(crate) struct SelftestStage {
+    pub(crate) name: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) bytes_per_second: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) milliseconds: Option<u64>,
+}
+
+/// What `key rotate` reports.
+#[derive(Serialize)]
+pub(crate) struct KeyRotation {
+    pub(crate) message_type: &'static str,
+    pub(crate) action: &'static str,
+    pub(crate) dry_run: bool,
+    pub(crate) epoch: u32,
+    pub(crate) slots: Vec<RotatedSlot>,
+}
+
+/// A slot, and whether its password stays.
+#[derive(Serialize)]
+pub(crate) struct RotatedSlot {
+    pub(crate) id: String,
+    pub(crate) label: String,
+    #[serde(rename = "userName")]
+    pub(crate) user_name: String,
+    #[serde(rename = "hostName")]
+    pub(crate) host_name: String,
+    pub(crate) kept: bool,
 }
 
 #[derive(Serialize)]

@@ -222,8 +222,14 @@ impl Ui {
         self.write_stderr(out.as_bytes());
     }
 
-    /// Damage that a check found, and what it hurts.
-    pub(crate) fn damage(&self, object: &str, message: &str, hurts: &[String]) {
+    /// Damage that was found, what it hurts, and what will be done about it where that is known.
+    pub(crate) fn damage(
+        &self,
+        object: &str,
+        message: &str,
+        hurts: &[String],
+        remedy: Option<&str>,
+    ) {
         let style = Style::stderr();
         let (object, message) = (text::printable(object), text::printable(message));
         let mut out = format!("{}damaged:{} {object}: {message}\n", style.red, style.reset);
@@ -231,6 +237,9 @@ impl Ui {
             out.push_str("  hurts ");
             out.push_str(hurt);
             out.push('\n');
+        }
+        if let Some(remedy) = remedy {
+            out.push_str(&format!("  to do: {}\n", text::printable(remedy)));
         }
         self.write_stderr(out.as_bytes());
     }

@@ -77,6 +77,8 @@ pub(crate) enum Kind {
     Dump,
     Diff,
     Prune,
+    Replicate,
+    Rewrite,
 }
 
 /// Which entries get a line of their own.
@@ -216,7 +218,7 @@ impl Counters {
 }
 
 /// Names of phases, for people and for programs; the last stands for those that are not known here.
-const PHASES: [(&str, &str); 9] = [
+const PHASES: [(&str, &str); 12] = [
     ("backing up", "backup"),
     ("planning", "plan"),
     ("restoring", "restore"),
@@ -225,6 +227,9 @@ const PHASES: [(&str, &str); 9] = [
     ("reading packs", "check_packs"),
     ("loading index", "index"),
     ("repacking", "repack"),
+    ("waiting", "wait"),
+    ("replicating", "replicate"),
+    ("rewriting", "rewrite"),
     ("working", "other"),
 ];
 
@@ -238,6 +243,9 @@ fn phase_index(phase: Phase) -> usize {
         Phase::CheckPacks => 5,
         Phase::Index => 6,
         Phase::Repack => 7,
+        Phase::Wait => 8,
+        Phase::Replicate => 9,
+        Phase::Rewrite => 10,
         _ => PHASES.len() - 1,
     }
 }
@@ -519,7 +527,9 @@ impl<'a> Progress<'a> {
             phase: self.phase_names().0,
             phase_code: self.phase_names().1,
             items: match self.kind {
+                _ if self.phase_names().1 == "wait" => "seconds",
                 Kind::Backup | Kind::Restore => "files",
+                Kind::Replicate | Kind::Rewrite => "snapshots",
                 Kind::Check | Kind::Dump | Kind::Diff | Kind::Prune => "objects",
             },
             elapsed,
@@ -527,7 +537,7 @@ impl<'a> Progress<'a> {
             total: counters.total(),
             item_bytes: match self.kind {
                 Kind::Backup | Kind::Restore => FILE_BYTES,
-                Kind::Check | Kind::Dump | Kind::Diff | Kind::Prune => 1.0,
+                _ => 1.0,
             },
             bytes_per_second: pace.bytes_per_second(),
             items_per_second: pace.items_per_second(),
@@ -575,7 +585,7 @@ impl<'a> Progress<'a> {
                 error_count: view.problems,
                 current_files: current,
             }),
-            Kind::Check | Kind::Dump | Kind::Diff | Kind::Prune => view.line(&json::Status {
+            _ => view.line(&json::Status {
                 message_type: "status",
                 phase: view.phase_code,
                 seconds_elapsed,
@@ -895,6 +905,8 @@ fn incident_text(operation: Kind, kind: IncidentKind) -> &'static str {
         (Kind::Dump, IncidentKind::MetadataIncomplete) => "is in the archive, but not as it was",
         (Kind::Dump, _) => "is not in the archive",
         (Kind::Diff, _) => "could not be compared",
+        (Kind::Replicate, _) => "could not be copied",
+        (Kind::Rewrite, _) => "could not be looked at",
     }
 }
 

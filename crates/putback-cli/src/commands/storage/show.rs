@@ -113,6 +113,7 @@ fn settings(context: &Context, storage: &Storage, place: &str) -> Vec<json::Sett
             None => add(key, value.clone(), place),
         }
     }
+    add("skip-trash", storage.skip_trash.then(|| "true".to_owned()), place);
     let limits = open::limits_of(context, storage);
     for key in limits::KEYS {
         let id = key.replace('-', "_");

@@ -1,0 +1,203 @@
+//! `putback repair`.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::harness::{TestEnvironment, assert_same_tree, schema};
+
+/// Bytes that do not compress, the same for the same seed.
+fn noise(seed: u8, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+fn objects(environment: &TestEnvironment, folder: &str) -> BTreeSet<PathBuf> {
+    let entries = std::fs::read_dir(environment.path("repository").join(folder)).unwrap();
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
+/// Changes an object behind everybody's back.
+fn harm(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    change(&mut bytes);
+    std::fs::remove_file(path).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Four backups, each with five new files of 600 KB in a folder of its own.
+struct Fixture {
+    environment: TestEnvironment,
+    /// The pack of data and the segment of each.
+    packs: Vec<PathBuf>,
+    segments: Vec<PathBuf>,
+}
+
+fn fixture() -> Fixture {
+    let environment = TestEnvironment::with_repository();
+    let (mut packs, mut segments) = (Vec::new(), Vec::new());
+    for backup in 0..4_u8 {
+        for file in 0..5_u8 {
+            let content = noise(backup * 10 + file, 600_000);
+            environment.write(format!("folder {backup}/file {file}"), content);
+        }
+        let before = ["packs", "index"].map(|folder| objects(&environment, folder));
+        environment.backup();
+        let is_data = |path: &PathBuf| path.metadata().unwrap().len() > 1_000_000;
+        let new = |folder, before: &BTreeSet<PathBuf>| {
+            objects(&environment, folder).difference(before).cloned().collect::<Vec<_>>()
+        };
+        packs.extend(new("packs", &before[0]).into_iter().filter(is_data));
+        segments.extend(new("index", &before[1]));
+    }
+    assert_eq!((packs.len(), segments.len()), (4, 4));
+    Fixture { environment, packs, segments }
+}
+
+/// As the worst of days leaves it: a pack is gone, one is cut short, one has a flipped bit, and a segment is gone.
+fn harmed() -> Fixture {
+    let fixture = fixture();
+    std::fs::remove_file(&fixture.packs[0]).unwrap();
+    harm(&fixture.packs[1], |bytes| bytes.truncate(bytes.len() / 2));
+    harm(&fixture.packs[2], |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 4;
+    });
+    std::fs::remove_file(&fixture.segments[3]).unwrap();
+    fixture
+}
+
+#[track_caller]
+fn assert_restores(environment: &TestEnvironment, snapshot: &str, target: &str) {
+    let source = environment.source();
+    let from = format!("{snapshot}:{}", source.display());
+    environment.run(["restore", &from, "--target", target]).success();
+    assert_same_tree(&source, &environment.path("work").join(target));
+}
+
+#[test]
+fn what_is_left_is_saved_and_the_next_backup_heals_the_rest() {
+    let Fixture { environment, packs, .. } = harmed();
+    let check = environment.run(["check", "--read-data"]).code(1);
+    for pack in &packs[..3] {
+        assert!(check.stderr().contains(name(pack)), "{}", check.stderr());
+    }
+    assert!(check.stderr().contains("is not in the repository"), "{}", check.stderr());
+
+    environment
+        .run(["repair", "index", "--yes"])
+        .code(3)
+        .complains(name(&packs[3]))
+        .shows("1 index segment written");
+    environment.run(["repair", "index"]).code(3).complains("repair packs");
+    let planned = environment.run(["repair", "packs", "--dry-run"]).code(3);
+    planned.complains("folder 0/file 0").shows("dry run: nothing was changed");
+    environment
+        .run(["repair", "packs", "--yes"])
+        .code(3)
+        .complains("then mark it")
+        .shows("good blobs stored anew")
+        .shows("3 packs marked")
+        .shows("blobs are lost");
+    environment.run(["repair", "index"]).success().shows("nothing to repair");
+    environment
+        .run(["repair", "snapshots", "--dry-run", "--verbose"])
+        .success()
+        .complains("folder 2/file ");
+    environment.run(["repair", "snapshots", "--yes"]).success().shows("without what is lost is");
+
+    environment.backup().shows("unchanged");
+    environment.run(["check", "--read-data"]).success().shows("no damage found");
+    assert_restores(&environment, "latest", "after");
+    environment.run(["repair", "snapshots", "--yes"]).success().shows("nothing to repair");
+    // What was marked goes.
+    environment.run(["prune", "--instant"]).success().shows("deleted: ");
+    let check = environment.run(["check", "--read-data"]).success().shows("no damage found");
+    assert_eq!(check.stderr(), "");
+    assert_restores(&environment, "latest", "pruned");
+}
+
+#[test]
+fn what_is_gone_from_its_source_too_is_left_out_of_its_snapshots() {
+    let Fixture { environment, .. } = harmed();
+    environment.run(["repair", "index", "--yes"]).code(3);
+    environment.run(["repair", "packs", "--yes"]).code(3);
+    for backup in 0..3 {
+        let folder = environment.source().join(format!("folder {backup}"));
+        std::fs::rename(&folder, environment.path("work").join(format!("kept {backup}"))).unwrap();
+    }
+    environment.backup();
+    environment.run(["check", "--read-data"]).code(1).complains("folder 0/file 0");
+    // Prune cannot take away what a snapshot needs and nobody has.
+    environment.run(["prune", "--instant"]).code(1).complains("putback repair snapshots");
+    let run = environment.run(["repair", "snapshots", "--forget", "--yes", "--json"]).success();
+    schema::check_messages("repair snapshots", &run.messages());
+    let summary = run.message("summary");
+    assert_eq!(
+        (&summary["snapshots_written"], &summary["snapshots_forgotten"]),
+        (&4.into(), &4.into())
+    );
+    for finding in run.error_messages() {
+        schema::check("repair snapshots", "finding", &finding);
+    }
+    environment.run(["check", "--read-data"]).success();
+    environment.run(["prune", "--instant"]).success();
+    let check = environment.run(["check", "--read-data"]).success().shows("no damage found");
+    assert_eq!(check.stderr(), "");
+
+    // Of the fourth snapshot everything comes back that was not lost.
+    let listed = environment.run(["snapshots", "--json", "--tag", "repaired"]).document();
+    let fourth = listed.as_array().unwrap().last().unwrap()["id"].as_str().unwrap().to_owned();
+    let from = format!("{fourth}:{}", environment.source().display());
+    environment.run(["restore", &from, "--target", "old"]).success();
+    let old = environment.path("work/old");
+    assert!(std::fs::read_dir(old.join("folder 0")).unwrap().next().is_none(), "all was lost");
+    let mut restored = 0;
+    for backup in 1..3 {
+        for entry in std::fs::read_dir(old.join(format!("folder {backup}"))).unwrap() {
+            let path = entry.unwrap().path();
+            let kept = environment.path("work").join(format!("kept {backup}")).join(name(&path));
+            assert!(std::fs::read(&path).unwrap() == std::fs::read(kept).unwrap(), "{path:?}");
+            restored += 1;
+        }
+    }
+    assert!((2..=8).contains(&restored), "{restored} files");
+    assert_same_tree(&environment.source().join("folder 3"), &old.join("folder 3"));
+}
+
+#[test]
+fn nothing_is_written_before_somebody_agrees() {
+    let Fixture { environment, segments, .. } = fixture();
+    for what in ["index", "packs", "snapshots"] {
+        environment.run(["repair", what]).success().shows("nothing to repair");
+    }
+    harm(&segments[1], |bytes| bytes[100] ^= 1);
+    let before = objects(&environment, "index");
+    environment.run(["repair", "index"]).code(2).complains("--yes").complains(name(&segments[1]));
+    environment.run(["repair", "packs"]).code(1).complains("putback repair index");
+    environment.run(["repair", "index", "--dry-run"]).success().shows("dry run");
+    assert_eq!(objects(&environment, "index"), before);
+    let run = environment.run(["repair", "index", "--yes", "--json"]).success();
+    schema::check_messages("repair index", &run.messages());
+    assert_eq!(run.message("summary")["segments_written"], 1);
+    environment.run(["repair", "index", "--yes"]).success().shows("nothing to repair");
+    environment.run(["repair", "packs", "0", "--read-data-subset", "5%"]).code(2);
+    environment.run(["repair", "packs", "xyz"]).code(2).complains("no pack matches");
+    environment.backup();
+    assert_restores(&environment, "latest", "after");
+}
+
+#[test]
+fn one_pack_can_be_named() {
+    let Fixture { environment, packs, .. } = fixture();
+    for pack in &packs[..2] {
+        harm(pack, |bytes| bytes[1000] ^= 1);
+    }
+    let run = environment.run(["repair", "packs", name(&packs[0]), "--yes"]).code(3);
+    run.complains(name(&packs[0])).shows("1 pack marked");
+    environment.run(["check", "--read-data"]).code(1).complains(name(&packs[1]));
+}
