@@ -506,6 +506,8 @@ impl<'a> Progress<'a> {
                 Look::Json => self.status(&view),
             }
         }
+        // The operation may have ended before this thread began, or since it last looked.
+        self.write_gathered(&mut lock(&self.gathered));
         if let Some(bars) = bars {
             bars.remove();
         }
