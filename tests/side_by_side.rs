@@ -141,7 +141,8 @@ fn side_by_side(mut environment: TestEnvironment, machines: usize, rounds: usize
             assert!(output.status.success(), "{output:?}");
             let prune = ["prune", "--grace", GRACE, "--max-unused", "0", "--json"];
             let output = environment.command(prune).env("HOME", pruner.home()).output().unwrap();
-            assert!(output.status.success(), "{output:?}");
+            // Among so many writers no two looks may show the same: it gives up, and the next one goes on.
+            assert!(matches!(output.status.code(), Some(0 | 11)), "{output:?}");
             for message in parse_lines(&output.stdout) {
                 deleted += message["packs_deleted"].as_u64().unwrap_or(0);
             }
