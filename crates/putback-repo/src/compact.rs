@@ -249,7 +249,8 @@ impl Repository {
         plan(listed, &self.index().replacements(), now, grace, options.segments_least)
     }
 
-    fn compact_listed(&self, options: &CompactOptions) -> Result<Compaction> {
+    /// As [`Repository::compact`], by the last listing.
+    pub(crate) fn compact_listed(&self, options: &CompactOptions) -> Result<Compaction> {
         let listed = self.index().listing();
         let plan = self.plan_merging(options, &listed);
         let mut done = Compaction::default();

@@ -5,9 +5,8 @@
 //! asked for, so what was deleted does not live on here; what is kept is compared with its name's hash,
 //! and with size and checksum of the listing, each time it is used. Everything may be deleted at any moment.
 //!
-//! A snapshot or mark that is written is not kept: what is read back must come from the store. Slots and
-//! configurations are, so that the command after `init` finds them; segments too, for who merges them once they are
-//! listed.
+//! A snapshot that is written is not kept: what is read back must come from the store. Slots and configurations are,
+//! so that the command after `init` finds them; marks and segments too, for who needs them once they are listed.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -164,7 +163,7 @@ impl Store for CachedStore {
     fn write(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, Error> {
         let info = self.inner.write(path, bytes)?;
         if let Some(place) = self.place(path)
-            && [KEYS, CONFIG, INDEX].contains(&path.folder())
+            && path.folder() != SNAPSHOTS
             && is_worth_keeping(path, bytes)
         {
             keep(&place, bytes);

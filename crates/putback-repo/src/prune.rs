@@ -227,8 +227,7 @@ impl Run<'_> {
             self.carry_out_own(marks, report)
         } else if marks.is_empty() && waiting.is_empty() {
             // Nothing goes with these snapshots.
-            let (now, grace) = (self.repository.now(), self.grace());
-            self.delete_forgotten(|since| is_older(since, now, grace), report)
+            self.delete_long_forgotten(report)
         } else {
             Ok(())
         }
@@ -291,17 +290,21 @@ impl Run<'_> {
         let repository = self.repository;
         let done = if self.options.dry_run {
             let planned = repository.plan_compaction(&options);
-            // A listing; what is merged lies in the cache, is written and read back.
+            // What is merged lies in the cache, is written and read back.
             let batch = repository.store().delete_batch().max(1) as u64;
             report.requests += Requests {
-                lists: 1,
+                lists: 0,
                 reads: planned.written,
                 writes: planned.written,
                 deletes: planned.deleted.div_ceil(batch),
             };
             planned
         } else {
-            repository.compact_or_warn(|| repository.compact(&options))
+            // A listing that costs a round trip is not done again: a later run merges what this one wrote.
+            repository.compact_or_warn(|| match repository.store().capabilities().is_remote {
+                true => repository.compact_listed(&options),
+                false => repository.compact(&options),
+            })
         };
         (report.segments_merged, report.segments_deleted) = (done.merged, done.deleted);
     }
@@ -391,19 +394,15 @@ impl Run<'_> {
         report.requests += plan.requests;
         report.requests.writes += void;
         if is_carried_out {
-            // The marks are listed, and those read that are new; the packs; and the snapshots, which others may have
-            // written meanwhile.
+            // The marks are listed; the packs; and the snapshots, which others may have written meanwhile.
             report.requests.lists += 3;
-            report.requests.reads += marks + void;
             report.requests += self.requests_to_carry_out(packs);
         } else if marks == 0 && report.packs_waiting == 0 {
             report.requests.lists += 1;
-            report.requests.reads += void;
         }
         if is_carried_out || report.packs_due > 0 {
             let taken = self.options.taken_for_forgotten.len();
             let forgotten = (snapshots.forgotten + snapshots.void.len() + taken) as u64;
-            report.requests.lists += u64::from(forgotten > 0);
             report.requests.deletes += forgotten.div_ceil(batch);
         }
     }

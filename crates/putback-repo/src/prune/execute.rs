@@ -1,11 +1,11 @@
 //! What was marked long enough ago goes: steps 4 to 7.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::Duration;
 
 use putback_format::id::{MarkId, PackId, SnapshotId};
-use putback_format::mark::MarkKind;
+use putback_format::mark::{Mark, MarkKind};
 use putback_format::segment::Segment;
 use putback_format::tree::Timestamp;
 use putback_store::{LockMode, ObjectInfo};
@@ -76,13 +76,12 @@ impl Run<'_> {
         }
         if !due.is_empty() {
             let _lock = repository.store().lock(LockMode::Exclusive)?;
-            if !self.look_until_nothing_is_new(report)? {
-                return Ok(waiting);
-            }
+            let Some(look) = self.look_until_nothing_is_new(report)? else { return Ok(waiting) };
             let packs: BTreeSet<PackId> =
                 due.iter().flat_map(|mark| mark.packs.iter().copied()).collect();
             self.bury(&packs)?;
-            let (count, bytes) = self.delete_named(layout::PACKS, &packs)?;
+            // The listing is older than the tombstones, but names that are marked are never written again.
+            let (count, bytes) = self.delete_named(&listed, &packs)?;
             report.packs_deleted += count;
             report.bytes_deleted += bytes;
             let newest = due.iter().map(|mark| mark.since).max();
@@ -91,7 +90,8 @@ impl Run<'_> {
                 repository.store().delete(&infos)?;
             }
             // Later ones can come back yet: what they alone need is in no mark that was carried out.
-            self.delete_forgotten(|since| Some(since) <= newest, report)?;
+            let (forgotten, snapshots) = (&look.forgotten, &look.snapshots);
+            self.delete_forgotten(forgotten, snapshots, |since| Some(since) <= newest, report)?;
         }
         self.delete_buried(buried, now)?;
         Ok(waiting)
@@ -102,9 +102,8 @@ impl Run<'_> {
     pub(super) fn requests_to_carry_out(&self, packs: u64) -> Requests {
         let batch = self.repository.store().delete_batch().max(1) as u64;
         Requests {
-            // A look lists marks, snapshots, marks, index; the second one marks and snapshots. Then packs are listed
-            // to be deleted, and marks for the records of forgotten snapshots.
-            lists: 4 + 2 + 2,
+            // A look lists marks, snapshots, marks, index; the second one marks and snapshots.
+            lists: 4 + 2,
             // The segment with tombstones is read back.
             reads: 1,
             writes: 1,
@@ -208,15 +207,15 @@ impl Run<'_> {
         }
         if !rows.is_empty() {
             // Rows of packs that no listing showed when they were buried.
-            self.delete_named(layout::PACKS, &packs)?;
+            self.delete_named(&repository.store().list(layout::PACKS)?, &packs)?;
             repository.store().delete(&rows)?;
         }
         Ok(())
     }
 
-    /// Stores anew what a snapshot needs and only marked packs have, until two looks show the same. False if it was
+    /// Stores anew what a snapshot needs and only marked packs have, until two looks show the same. None if it was
     /// stopped.
-    fn look_until_nothing_is_new(&self, report: &mut PruneReport) -> Result<bool> {
+    fn look_until_nothing_is_new(&self, report: &mut PruneReport) -> Result<Option<Look>> {
         let repository = self.repository;
         let mut before: Option<(BTreeSet<MarkId>, BTreeSet<SnapshotId>)> = None;
         let mut retained = Retained::default();
@@ -225,28 +224,27 @@ impl Run<'_> {
                 self.wait(repository.times().second_look);
             }
             if self.options.cancel.is_cancelled() {
-                return Ok(false);
+                return Ok(None);
             }
             // These marks first: one that comes between them and the index that is loaded below makes the next
             // look differ.
-            let (mut marks, mut forgotten) = (BTreeSet::new(), BTreeSet::new());
-            for (info, mark) in repository.read_marks()? {
-                marks.extend(info.path.name().parse::<MarkId>());
-                if let MarkKind::Forget(records) = mark.kind {
-                    forgotten.extend(records.iter().map(|record| record.snapshot));
-                }
-            }
+            let read = repository.read_marks()?;
+            let marks: BTreeSet<MarkId> =
+                read.iter().filter_map(|(info, _)| info.path.name().parse().ok()).collect();
+            let forgotten = forgotten_since(&read);
             // New marks may name packs that an earlier look relied on.
             let are_marks_new = before.as_ref().is_none_or(|(before, _)| *before != marks);
             if are_marks_new {
                 retained = Retained::default();
             }
-            let listed = repository.list_snapshot_ids()?;
-            let snapshots =
-                repository.read_every(listed.iter().filter(|id| !forgotten.contains(id)))?;
+            let look = Look { forgotten, snapshots: repository.store().list(layout::SNAPSHOTS)? };
+            let listed: BTreeSet<SnapshotId> =
+                look.snapshots.iter().filter_map(|info| info.path.name().parse().ok()).collect();
+            let counted = listed.iter().filter(|id| !look.forgotten.contains_key(id));
+            let snapshots = repository.read_every(counted)?;
             let ids: BTreeSet<SnapshotId> = snapshots.iter().map(|stored| stored.id).collect();
             if before.as_ref().is_some_and(|(_, before)| !are_marks_new && *before == ids) {
-                return Ok(true);
+                return Ok(Some(look));
             }
             let backup = repository.begin_backup(None, self.options.workers)?;
             match self.retain_all(&backup, &snapshots, &mut retained) {
@@ -255,14 +253,14 @@ impl Run<'_> {
                 result => result?,
             }
             if self.options.cancel.is_cancelled() {
-                return Ok(false);
+                return Ok(None);
             }
             let written = backup.finish()?;
             report.blobs_rescued += written.blobs;
             before = Some((marks, ids));
             if self.is_consistent() && written.blobs == 0 {
                 // The lock keeps every writer away: a second look would show the same.
-                return Ok(true);
+                return Ok(Some(look));
             }
         }
         Err(Error::CommitContended)
@@ -380,38 +378,66 @@ impl Run<'_> {
         repository.index().add_written(id, &segment)
     }
 
-    /// Deletes all rows of these names in a folder. How many there were, and their bytes.
+    /// Deletes all rows of these names. How many there were, and their bytes.
     fn delete_named<Id: FromStr + Ord>(
         &self,
-        folder: &str,
+        listed: &[ObjectInfo],
         ids: &BTreeSet<Id>,
     ) -> Result<(u64, u64)> {
-        let mut rows = self.repository.store().list(folder)?;
-        rows.retain(|info| info.path.name().parse().is_ok_and(|id| ids.contains(&id)));
+        let is_named =
+            |info: &&ObjectInfo| info.path.name().parse().is_ok_and(|id| ids.contains(&id));
+        let rows: Vec<ObjectInfo> = listed.iter().filter(is_named).cloned().collect();
         self.repository.store().delete(&rows)?;
         Ok((rows.len() as u64, rows.iter().map(|info| info.size).sum()))
     }
 
     /// Step 7: objects of snapshots whose forget record is of such a time.
-    pub(super) fn delete_forgotten(
+    fn delete_forgotten(
         &self,
+        forgotten: &BTreeMap<SnapshotId, Timestamp>,
+        listed: &[ObjectInfo],
         is_due: impl Fn(Timestamp) -> bool,
         report: &mut PruneReport,
     ) -> Result<()> {
-        let repository = self.repository;
-        let mut old: BTreeSet<SnapshotId> = BTreeSet::new();
-        for (info, mark) in repository.read_marks()? {
-            let MarkKind::Forget(records) = mark.kind else { continue };
-            if is_due(later_of(mark.time, &info)) {
-                old.extend(records.iter().map(|record| record.snapshot));
-            }
-        }
-        if old.is_empty() {
-            return Ok(());
-        }
-        report.snapshots_deleted += self.delete_named(layout::SNAPSHOTS, &old)?.0;
+        let due = forgotten.iter().filter(|(_, since)| is_due(**since));
+        let due: BTreeSet<SnapshotId> = due.map(|(id, _)| *id).collect();
+        report.snapshots_deleted += self.delete_named(listed, &due)?.0;
         Ok(())
     }
+
+    /// As step 7, where no mark stands: records that have stood for the grace period.
+    pub(super) fn delete_long_forgotten(&self, report: &mut PruneReport) -> Result<()> {
+        let repository = self.repository;
+        let (now, grace) = (repository.now(), self.grace());
+        let forgotten = forgotten_since(&repository.read_marks()?);
+        if !forgotten.values().any(|since| is_older(*since, now, grace)) {
+            return Ok(());
+        }
+        let listed = repository.store().list(layout::SNAPSHOTS)?;
+        self.delete_forgotten(&forgotten, &listed, |since| is_older(since, now, grace), report)
+    }
+}
+
+/// What the last look showed.
+struct Look {
+    /// Forgotten snapshots, and since when.
+    forgotten: BTreeMap<SnapshotId, Timestamp>,
+    /// Rows of all snapshots, forgotten ones among them.
+    snapshots: Vec<ObjectInfo>,
+}
+
+/// Snapshots that records name, and the time of the earliest.
+fn forgotten_since(marks: &[(ObjectInfo, Mark)]) -> BTreeMap<SnapshotId, Timestamp> {
+    let mut forgotten = BTreeMap::new();
+    for (info, mark) in marks {
+        let MarkKind::Forget(records) = &mark.kind else { continue };
+        let since = later_of(mark.time, info);
+        for record in records {
+            let known = forgotten.entry(record.snapshot).or_insert(since);
+            *known = since.min(*known);
+        }
+    }
+    forgotten
 }
 
 /// Packs of these marks that are listed, and their bytes.
