@@ -104,6 +104,8 @@ pub struct Backup {
     repository: Repository,
     writer: PackWriter,
     adopted: u64,
+    /// Snapshots that were forgotten when it began.
+    forgotten: BTreeSet<SnapshotId>,
     /// Whether a snapshot was written.
     is_committed: AtomicBool,
     /// When step 1 began, until a commit has used it, by the clock that goes on in suspend.
@@ -117,10 +119,15 @@ impl Repository {
     /// [`Error::Damaged`] if a segment or a mark is; a backup would store known data again, or
     /// rely on what will go.
     pub fn load_index(&self) -> Result<()> {
+        self.load_marks_and_index().map(drop)
+    }
+
+    /// As [`Repository::load_index`]; yields the forgotten snapshots.
+    fn load_marks_and_index(&self) -> Result<BTreeSet<SnapshotId>> {
         let marks = self.marks()?;
         self.load_segments()?;
         self.index().set_marked(marks.packs.into_iter());
-        Ok(())
+        Ok(marks.forgotten)
     }
 
     /// Loads the index unless that was done: reading needs it, listing snapshots does not.
@@ -130,11 +137,11 @@ impl Repository {
 
     /// As [`Repository::load_index`], and packs that are not there any more are avoided too. Where a listing
     /// costs a round trip, only marks and tombstones tell.
-    fn load_index_for_writing(&self) -> Result<()> {
+    fn load_index_for_writing(&self) -> Result<BTreeSet<SnapshotId>> {
         self.index().forget_unlisted();
-        self.load_index()?;
+        let forgotten = self.load_marks_and_index()?;
         if self.store().capabilities().is_remote {
-            return Ok(());
+            return Ok(forgotten);
         }
         let listed: BTreeSet<PackId> = self
             .store()
@@ -153,7 +160,7 @@ impl Repository {
             self.warn(format!("pack {id} is lost; what this backup needs of it is stored again"));
         }
         self.index().avoid(lost);
-        Ok(())
+        Ok(forgotten)
     }
 
     /// A segment that is gone and that none replaces was deleted between listing and reading: a compactor had
@@ -225,7 +232,7 @@ impl Repository {
             }
         }
         let begun = self.since_boot();
-        self.load_index_for_writing()?;
+        let forgotten = self.load_index_for_writing()?;
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
         let writer = PackWriter::new(self, level, workers, false)?;
@@ -234,28 +241,30 @@ impl Repository {
         if count > 0 {
             writer.adopt(adopted)?;
         }
-        let backup = Backup {
+        let mut backup = Backup {
             repository: self.clone(),
             writer,
             adopted: count,
+            forgotten,
             is_committed: false.into(),
             begun: Mutex::new(Some(begun)),
         };
-        self.settle_pending(&backup)?;
+        let settled = self.settle_pending(&backup)?;
+        backup.forgotten.extend(settled);
         Ok(backup)
     }
 
     /// Looks after snapshots that earlier runs of this machine wrote, and of which they did not live to see whether
-    /// they came in time: one that has all that it needs stays, any other is forgotten.
-    fn settle_pending(&self, backup: &Backup) -> Result<()> {
+    /// they came in time: one that has all that it needs stays, any other is forgotten. Yields those.
+    fn settle_pending(&self, backup: &Backup) -> Result<Vec<SnapshotId>> {
         let pending = self.state().pending();
+        let mut late = Vec::new();
         if pending.is_empty() {
-            return Ok(());
+            return Ok(late);
         }
-        let forgotten = self.marks()?.forgotten;
         for id in pending {
             match self.read_snapshot(&id) {
-                Ok(snapshot) if !forgotten.contains(&id) => {
+                Ok(snapshot) if !backup.forgotten.contains(&id) => {
                     let root = &snapshot.root;
                     // Its number is taken.
                     let sequences = BTreeMap::from([(snapshot.writer, snapshot.sequence)]);
@@ -270,6 +279,7 @@ impl Repository {
                                 id.short()
                             ));
                             self.forget(&[StoredSnapshot { id, snapshot }])?;
+                            late.push(id);
                         }
                         Err(error) => return Err(error),
                     }
@@ -282,7 +292,8 @@ impl Repository {
             let _lock = self.state().lock()?;
             self.state().remove_pending(&id)?;
         }
-        backup.flush()
+        backup.flush()?;
+        Ok(late)
     }
 
     /// Begins a run that compresses and counts what a backup would write, and writes nothing.
@@ -290,7 +301,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::load_index`].
     pub fn begin_dry_run(&self, level: Option<i32>, workers: usize) -> Result<Backup> {
-        self.load_index_for_writing()?;
+        let forgotten = self.load_index_for_writing()?;
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
         let writer = PackWriter::new(self, level, workers, true)?;
@@ -298,6 +309,7 @@ impl Repository {
             repository: self.clone(),
             writer,
             adopted: 0,
+            forgotten,
             is_committed: false.into(),
             begun: Mutex::default(),
         })
@@ -392,6 +404,11 @@ impl Backup {
     #[must_use]
     pub fn repository(&self) -> &Repository {
         &self.repository
+    }
+
+    /// Snapshots that were forgotten when it began.
+    pub(crate) fn forgotten(&self) -> &BTreeSet<SnapshotId> {
+        &self.forgotten
     }
 
     /// Packs of an interrupted run that this one took over.

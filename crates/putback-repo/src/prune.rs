@@ -214,7 +214,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     fn run(&self, report: &mut PruneReport) -> Result<()> {
-        self.refuse_beside_others(self.repository.now())?;
+        self.refuse_beside_others()?;
         let waiting = self.carry_out_marks(None, report)?;
         if self.options.cancel.is_cancelled() {
             return Ok(());
@@ -330,7 +330,7 @@ impl Run<'_> {
                 true => repository.begin_dry_run(None, 0)?,
                 false => repository.begin_backup(None, self.options.workers)?,
             };
-            let snapshots = self.snapshots()?;
+            let snapshots = self.snapshots(backup.forgotten())?;
             attempts += 1;
             match self.plan(&snapshots, report) {
                 Ok(None) => return Ok(written),
@@ -394,8 +394,8 @@ impl Run<'_> {
         report.requests += plan.requests;
         report.requests.writes += void;
         if is_carried_out {
-            // The marks are listed; the packs; and the snapshots, which others may have written meanwhile.
-            report.requests.lists += 3;
+            // The marks are listed, and the packs.
+            report.requests.lists += 2;
             report.requests += self.requests_to_carry_out(packs);
         } else if marks == 0 && report.packs_waiting == 0 {
             report.requests.lists += 1;

@@ -48,9 +48,6 @@ impl Run<'_> {
             false => repository.store().list(layout::PACKS)?,
         };
         let now = self.now_for(&marks, &listed, own, report)?;
-        if own.is_some() {
-            self.refuse_beside_others(now)?;
-        }
         // A mark from the future is waited for until its time has come, and the grace period after it.
         let (due, waiting): (Vec<_>, Vec<_>) =
             marks.into_iter().partition(|mark| is_older(mark.since, now, grace));
@@ -76,7 +73,9 @@ impl Run<'_> {
         }
         if !due.is_empty() {
             let _lock = repository.store().lock(LockMode::Exclusive)?;
-            let Some(look) = self.look_until_nothing_is_new(report)? else { return Ok(waiting) };
+            let Some(look) = self.look_until_nothing_is_new(own.map(|_| now), report)? else {
+                return Ok(waiting);
+            };
             let packs: BTreeSet<PackId> =
                 due.iter().flat_map(|mark| mark.packs.iter().copied()).collect();
             self.bury(&packs)?;
@@ -214,8 +213,12 @@ impl Run<'_> {
     }
 
     /// Stores anew what a snapshot needs and only marked packs have, until two looks show the same. None if it was
-    /// stopped.
-    fn look_until_nothing_is_new(&self, report: &mut PruneReport) -> Result<Option<Look>> {
+    /// stopped. `at_once` is the time if that should go which this run has marked: not beside others.
+    fn look_until_nothing_is_new(
+        &self,
+        at_once: Option<Timestamp>,
+        report: &mut PruneReport,
+    ) -> Result<Option<Look>> {
         let repository = self.repository;
         let mut before: Option<(BTreeSet<MarkId>, BTreeSet<SnapshotId>)> = None;
         let mut retained = Retained::default();
@@ -238,6 +241,9 @@ impl Run<'_> {
                 retained = Retained::default();
             }
             let look = Look { forgotten, snapshots: repository.store().list(layout::SNAPSHOTS)? };
+            if let Some(now) = at_once {
+                self.refuse_beside_writers_of(&look.snapshots, now)?;
+            }
             let listed: BTreeSet<SnapshotId> =
                 look.snapshots.iter().filter_map(|info| info.path.name().parse().ok()).collect();
             let counted = listed.iter().filter(|id| !look.forgotten.contains_key(id));
@@ -327,17 +333,24 @@ impl Run<'_> {
     ///
     /// # Errors
     /// [`Error::OthersActive`].
-    pub(super) fn refuse_beside_others(&self, now: Timestamp) -> Result<()> {
-        let repository = self.repository;
+    pub(super) fn refuse_beside_others(&self) -> Result<()> {
         if !self.options.instant || self.is_consistent() {
             return Ok(());
         }
+        let repository = self.repository;
+        let listed = repository.store().list(layout::SNAPSHOTS)?;
+        self.refuse_beside_writers_of(&listed, repository.now())
+    }
+
+    /// As [`Run::refuse_beside_others`], by these rows of snapshots.
+    fn refuse_beside_writers_of(&self, listed: &[ObjectInfo], now: Timestamp) -> Result<()> {
+        let repository = self.repository;
         let recent = repository.times().grace_least();
         let own = {
             let _lock = repository.state().lock()?;
             repository.state().writer()?
         };
-        for info in repository.store().list(layout::SNAPSHOTS)? {
+        for info in listed {
             let modified = info.modified.and_then(Timestamp::from_system_time);
             if modified.is_some_and(|modified| is_older(modified, now, recent)) {
                 continue;

@@ -82,9 +82,8 @@ type FrameUses = BTreeMap<PackNumber, Vec<u32>>;
 
 impl Run<'_> {
     /// All snapshots that there are now.
-    pub(super) fn snapshots(&self) -> Result<Snapshots> {
+    pub(super) fn snapshots(&self, forgotten: &BTreeSet<SnapshotId>) -> Result<Snapshots> {
         let repository = self.repository;
-        let forgotten = repository.marks()?.forgotten;
         let (forgotten, ids): (Vec<_>, Vec<_>) =
             repository.list_snapshot_ids()?.into_iter().partition(|id| forgotten.contains(id));
         let all = repository.read_every(ids.iter())?;

@@ -51,7 +51,10 @@ async fn no_request_of_any_kind_before_the_reset() {
                 .with("x-ratelimit-reset", reset);
         }
         if state.is_some_and(|(_, reset)| clock(3600) < reset) {
-            return Reply::error(429, "").with("x-ratelimit-reset", state.unwrap().1);
+            // Requests that were on their way are refused, too.
+            return Reply::error(429, "")
+                .with("date", date(clock(3600)))
+                .with("x-ratelimit-reset", state.unwrap().1);
         }
         match (head.method.as_str(), head.path.as_str()) {
             ("POST", "/files/") => Reply::new(201).with("location", "/files/1"),
