@@ -197,7 +197,7 @@ fn eight_writers_and_a_pruner_on_a_disk_lose_nothing_in_20_rounds() {
 #[test]
 fn four_writers_and_a_pruner_on_putio_lose_nothing() {
     let (environment, _emulator) = on_putio();
-    side_by_side(environment, 4, rounds(8), Turn::Free);
+    side_by_side(environment, 4, rounds(20), Turn::Free);
 }
 
 #[test]
