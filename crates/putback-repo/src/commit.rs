@@ -254,6 +254,15 @@ impl Repository {
         Ok(backup)
     }
 
+    /// Writes the local tables down for the next run; a failure costs only its time.
+    pub(crate) fn save_index(&self) {
+        if let Err(error) = self.index().save() {
+            self.warn(format!(
+                "the local index could not be kept, the next run will be slower: {error}"
+            ));
+        }
+    }
+
     /// Looks after snapshots that earlier runs of this machine wrote, and of which they did not live to see whether
     /// they came in time: one that has all that it needs stays, any other is forgotten. Yields those.
     fn settle_pending(&self, backup: &Backup) -> Result<Vec<SnapshotId>> {
@@ -555,19 +564,11 @@ impl Backup {
             let sequences = BTreeMap::from([(snapshot.writer, snapshot.sequence)]);
             repository.state().note_seen(&Seen { sequences, ..Seen::default() })?;
             repository.state().remove_pending(&id)?;
-            self.save_index();
+            repository.save_index();
             self.is_committed.store(true, Ordering::Relaxed);
             return Ok(StoredSnapshot { id, snapshot });
         }
         Err(Error::CommitContended)
-    }
-
-    fn save_index(&self) {
-        if let Err(error) = self.repository.index().save() {
-            self.repository.warn(format!(
-                "the local index could not be kept, the next run will be slower: {error}"
-            ));
-        }
     }
 
     fn complete(&self, draft: SnapshotDraft) -> Result<Snapshot> {

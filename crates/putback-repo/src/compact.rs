@@ -261,11 +261,7 @@ impl Repository {
         // First what makes room; what is merged now replaces none of it.
         self.delete_replaced(&plan, &rows, &options.cancel, &mut done)?;
         self.merge_small(&plan, &rows, &options.cancel, &mut done)?;
-        if let Err(error) = self.index().save() {
-            self.warn(format!(
-                "the local index could not be kept, the next run will be slower: {error}"
-            ));
-        }
+        self.save_index();
         Ok(done)
     }
 

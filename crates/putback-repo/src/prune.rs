@@ -185,11 +185,7 @@ impl Repository {
         }
         report.requests += self.requests();
         report.is_interrupted = options.cancel.is_cancelled();
-        if let Err(error) = self.index().save() {
-            self.warn(format!(
-                "the local index could not be kept, the next run will be slower: {error}"
-            ));
-        }
+        self.save_index();
         Ok(report)
     }
 }
@@ -280,7 +276,7 @@ impl Run<'_> {
         }
     }
 
-    /// Merges small index segments, also those that this run wrote.
+    /// Merges small index segments.
     fn compact_segments(&self, report: &mut PruneReport) {
         let options = CompactOptions {
             segments_least: SEGMENTS_LEAST_AT_PRUNE,
