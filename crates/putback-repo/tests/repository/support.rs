@@ -15,8 +15,8 @@ use putback_format::slot;
 use putback_format::snapshot::{Snapshot, Statistics};
 use putback_format::tree::{ChunkRef, Content, Entry, EntryKind, Timestamp};
 use putback_repo::{
-    Backup, CheckOptions, CheckReport, Error, InitOptions, KdfCost, Machine, Password, ReadData,
-    Repository, Result, SlotOwner, SnapshotDraft, StoredSnapshot,
+    Backup, CheckOptions, CheckReport, Error, FrameWriter, InitOptions, KdfCost, Machine, Password,
+    ReadData, Repository, Result, SlotOwner, SnapshotDraft, StoredSnapshot,
 };
 use putback_store::memory::MemoryStore;
 use putback_store::{ObjectPath, Store};
@@ -56,6 +56,9 @@ pub(crate) fn repository() -> (Repository, MemoryStore, String) {
     let key = made.export_key().to_string();
     (made, store, key)
 }
+
+/// Where the content of each file lies.
+pub(crate) type Places = BTreeMap<String, Content>;
 
 /// Makes a repository.
 pub(crate) fn init(store: Arc<dyn Store>) -> Result<Repository> {
@@ -126,8 +129,7 @@ pub(crate) fn draft(root: Entry) -> SnapshotDraft {
 pub(crate) fn put_tree(backup: &Backup, files: &Files) -> Result<Entry> {
     let mut data = backup.frame_writer(BlobKind::Data);
     let mut trees = backup.frame_writer(BlobKind::Tree);
-    let mut root: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
-    let mut top = Vec::new();
+    let mut places = Places::new();
     for (name, bytes) in files {
         let chunk_bytes = if name == LONG { 36 } else { 4096 };
         let content = if bytes.len() <= 100 {
@@ -140,9 +142,25 @@ pub(crate) fn put_tree(backup: &Backup, files: &Files) -> Result<Entry> {
             }
             list.finish(&mut |page| trees.put(page))?
         };
-        let kind = EntryKind::File { size: bytes.len() as u64, content, holes: Vec::new() };
+        places.insert(name.clone(), content);
+    }
+    data.flush()?;
+    put_directories(&mut trees, files, &places)
+}
+
+/// Stores the directories of these files, and yields the root.
+pub(crate) fn put_directories(
+    trees: &mut FrameWriter,
+    files: &Files,
+    places: &Places,
+) -> Result<Entry> {
+    let mut folders: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
+    let mut top = Vec::new();
+    for (name, content) in places {
+        let size = files[name].len() as u64;
+        let kind = EntryKind::File { size, content: content.clone(), holes: Vec::new() };
         match name.split_once('/') {
-            Some((folder, name)) => root.entry(folder).or_default().push(Entry::new(name, kind)),
+            Some((folder, name)) => folders.entry(folder).or_default().push(Entry::new(name, kind)),
             None => top.push(Entry::new(name.as_str(), kind)),
         }
     }
@@ -156,12 +174,11 @@ pub(crate) fn put_tree(backup: &Backup, files: &Files) -> Result<Entry> {
         ids.extend(builder.finish().map(|page| trees.put(&page)).transpose()?);
         Ok(ids)
     };
-    for (name, entries) in &root {
+    for (name, entries) in &folders {
         top.push(Entry::new(*name, EntryKind::Directory { pages: pages(entries)? }));
     }
     top.sort_by(|a, b| a.name.cmp(&b.name));
     let kind = EntryKind::Directory { pages: pages(&top)? };
-    data.flush()?;
     trees.flush()?;
     Ok(Entry::new("", kind))
 }

@@ -16,6 +16,9 @@ mod actors;
 mod bad_input;
 mod model;
 mod run;
+#[allow(dead_code, unreachable_pub, reason = "the other tests use the rest")]
+#[path = "../repository/support.rs"]
+mod support;
 mod trees;
 
 use std::ops::Range;

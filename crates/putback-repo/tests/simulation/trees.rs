@@ -1,24 +1,18 @@
 //! Small trees: how the machines of the simulation store them, and read them back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use putback_format::id::SnapshotId;
 use putback_format::key::BlobKind;
-use putback_format::page::PageBuilder;
 use putback_format::snapshot::Statistics;
 use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
 use putback_repo::{
-    Backup, Error, FrameWriter, InitOptions, KdfCost, Password, Repository, Result, SlotOwner,
+    Backup, FrameWriter, InitOptions, KdfCost, Password, Repository, Result, SlotOwner,
     SnapshotDraft,
 };
 use putback_store::Store;
 
-/// Names and contents of files; `a/b` lies in the directory `a`.
-pub(crate) type Files = BTreeMap<String, Vec<u8>>;
-
-/// Where the content of each file lies.
-pub(crate) type Places = BTreeMap<String, Content>;
+pub(crate) use crate::support::{Files, Places, describe, noise, put_directories};
 
 /// Options with the cheapest key derivation.
 pub(crate) fn init(store: Arc<dyn Store>, machine: &putback_repo::Machine) -> Result<Repository> {
@@ -30,15 +24,6 @@ pub(crate) fn init(store: Arc<dyn Store>, machine: &putback_repo::Machine) -> Re
         owner: SlotOwner::default(),
     };
     Repository::init(store, &Password::new(b"password".to_vec()), &options, machine)
-}
-
-/// Bytes that look random, the same for the same seed.
-pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
-    let mut bytes = vec![0; length];
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&seed.to_le_bytes());
-    hasher.finalize_xof().fill(&mut bytes);
-    bytes
 }
 
 /// Stores a file, or takes it over from the parent if all that it needs can be relied on.
@@ -62,41 +47,6 @@ pub(crate) fn put_file(
     }
     let put = |chunk: &[u8]| Ok(ChunkRef { id: data.put(chunk)?, length: chunk.len() as u64 });
     Ok(Content::Chunks(bytes.chunks(900).map(put).collect::<Result<_>>()?))
-}
-
-/// Stores the directories of these files, and yields the root.
-pub(crate) fn put_directories(
-    trees: &mut FrameWriter,
-    files: &Files,
-    places: &Places,
-) -> Result<Entry> {
-    let mut folders: BTreeMap<&str, Vec<Entry>> = BTreeMap::new();
-    let mut top = Vec::new();
-    for (name, content) in places {
-        let size = files[name].len() as u64;
-        let kind = EntryKind::File { size, content: content.clone(), holes: Vec::new() };
-        match name.split_once('/') {
-            Some((folder, name)) => folders.entry(folder).or_default().push(Entry::new(name, kind)),
-            None => top.push(Entry::new(name.as_str(), kind)),
-        }
-    }
-    let mut pages = |entries: &[Entry]| -> Result<Vec<_>> {
-        let mut builder = PageBuilder::new();
-        let mut ids = Vec::new();
-        for entry in entries {
-            let page = builder.push(entry).expect("the entry is valid");
-            ids.extend(page.map(|page| trees.put(&page)).transpose()?);
-        }
-        ids.extend(builder.finish().map(|page| trees.put(&page)).transpose()?);
-        Ok(ids)
-    };
-    for (name, entries) in &folders {
-        top.push(Entry::new(*name, EntryKind::Directory { pages: pages(entries)? }));
-    }
-    top.sort_by(|a, b| a.name.cmp(&b.name));
-    let kind = EntryKind::Directory { pages: pages(&top)? };
-    trees.flush()?;
-    Ok(Entry::new("", kind))
 }
 
 /// What a snapshot of this tree says otherwise.
@@ -186,15 +136,4 @@ pub(crate) fn contents(repository: &Repository, root: &Entry) -> Result<Files> {
         files.insert(name, bytes);
     }
     Ok(files)
-}
-
-/// The error with its causes, in one line.
-pub(crate) fn describe(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
-        cause = error.source();
-    }
-    text
 }
