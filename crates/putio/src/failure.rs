@@ -133,11 +133,12 @@ fn speaks_of_space(error_type: Option<&str>, message: &str) -> bool {
 /// anything that looks like an address, which might carry a credential.
 fn printable(text: &str, characters_max: usize) -> String {
     let words = text.split_whitespace().map(|word| {
+        // First of all: what is taken out may stand between the letters that are looked for.
+        let word: String = word.chars().filter(|character| !character.is_control()).collect();
         let is_secret = word.contains("://") || word.contains("token=");
-        if is_secret { "[address]" } else { word }
+        if is_secret { "[address]".to_owned() } else { word }
     });
-    let joined = words.collect::<Vec<_>>().join(" ");
-    joined.chars().filter(|character| !character.is_control()).take(characters_max).collect()
+    words.collect::<Vec<_>>().join(" ").chars().take(characters_max).collect()
 }
 
 #[cfg(test)]
@@ -196,9 +197,13 @@ mod tests {
 
     #[test]
     fn messages_are_fit_for_a_terminal() {
-        let body =
-            r#"{"error_message":"see\u001b[31m https://s01.put.io/?oauth_token=SECRET now"}"#;
-        let failure = judge("call", Side::Api, 400, read_envelope(body.as_bytes()));
-        assert_eq!(failure.error.message, "see[31m [address] now");
+        for (said, shown) in [
+            (r"see\u001b[31m https://s01.put.io/?oauth_token=SECRET now", "see[31m [address] now"),
+            (r"see https:\u0001//s01.put.io and tok\u007fen=SECRET", "see [address] and [address]"),
+        ] {
+            let body = format!(r#"{{"error_message":"{said}"}}"#);
+            let failure = judge("call", Side::Api, 400, read_envelope(body.as_bytes()));
+            assert_eq!(failure.error.message, shown);
+        }
     }
 }
