@@ -9,7 +9,6 @@
 //! Damage is named by the object, and by the files that it hurts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use putback_format::compress::Decompressor;
@@ -31,6 +30,7 @@ use crate::open::list_configs;
 use crate::reader::open_frame;
 use crate::snapshots::{StoredSnapshot, missing_numbers};
 use crate::state::Seen;
+use crate::workers::share_out;
 use crate::{Repository, layout, read_verified};
 
 /// Damages that are listed one by one; further ones are counted.
@@ -670,31 +670,16 @@ impl Checker<'_> {
         let bytes = packs.iter().map(|(_, size)| size).sum();
         let total = Amount { items: packs.len() as u64, bytes };
         self.observer.event(Event::PhaseStarted { phase: Phase::CheckPacks, total: Some(total) });
-        let next = AtomicUsize::new(0);
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..self.options.workers.max(1).min(packs.len().max(1)))
-                .map(|_| {
-                    scope.spawn(|| {
-                        let mut buffers = Buffers::new()?;
-                        while let Some((number, _)) =
-                            packs.get(next.fetch_add(1, Ordering::Relaxed))
-                        {
-                            if self.options.cancel.is_cancelled() {
-                                break;
-                            }
-                            let record = self.repository.pack(*number)?;
-                            self.read_pack(&record, &mut buffers)?;
-                            let mut report = self.report();
-                            report.packs_read += 1;
-                            report.bytes_read += record.size;
-                        }
-                        Ok(())
-                    })
-                })
-                .collect();
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().unwrap_or(Err(Error::WorkerFailed)))
+        share_out(packs, self.options.workers, &self.options.cancel, |packs| {
+            let mut buffers = Buffers::new()?;
+            for (number, _) in packs {
+                let record = self.repository.pack(*number)?;
+                self.read_pack(&record, &mut buffers)?;
+                let mut report = self.report();
+                report.packs_read += 1;
+                report.bytes_read += record.size;
+            }
+            Ok(())
         })
     }
 

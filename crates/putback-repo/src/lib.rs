@@ -33,6 +33,7 @@ pub mod stats;
 pub mod testing;
 mod tree_cache;
 pub mod tree_reader;
+mod workers;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

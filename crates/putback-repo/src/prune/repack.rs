@@ -5,11 +5,8 @@
 //! other frames the needed blobs are cut into new frames.
 //!
 //! Memory: the places of [`REPACKED_BLOBS`] blobs, and for each worker a frame as stored, coded and plain.
-//!
-//! One of the few files that start threads; they end with the call.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use putback_format::id::BlobId;
 use putback_format::key::BlobKind;
@@ -25,6 +22,7 @@ use crate::index_table::PackRecord;
 use crate::observe::{Amount, Event, Phase};
 use crate::pack_writer::FrameWriter;
 use crate::reader::FrameReader;
+use crate::workers::share_out;
 
 /// Blobs whose places are in memory at once: 64 bytes each.
 const REPACKED_BLOBS: u64 = 1 << 20;
@@ -71,40 +69,19 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Shares the packs out to the workers. One or none is the calling thread.
+    /// Shares the packs out to the workers.
     fn repack_all(&self, backup: &Backup, packs: &[&[PackedBlob]]) -> Result<()> {
-        let (next, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let work = || {
+        let capabilities = self.repository.store().capabilities();
+        let useful = if capabilities.is_remote { capabilities.connections } else { packs.len() };
+        let workers = self.options.workers.min(useful);
+        share_out(packs, workers, &self.options.cancel, |packs| {
             let mut repacker = Repacker::new(self, backup)?;
-            while let Some(blobs) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if self.options.cancel.is_cancelled() || has_failed.load(Ordering::Relaxed) {
-                    break;
-                }
+            for blobs in packs {
                 let size = repacker.repack(blobs)?;
                 let by = Amount { items: 1, bytes: size };
                 self.observer.event(Event::Advanced { phase: Phase::Repack, by });
             }
             repacker.finish()
-        };
-        let capabilities = self.repository.store().capabilities();
-        let useful = if capabilities.is_remote { capabilities.connections } else { packs.len() };
-        let workers = self.options.workers.min(packs.len()).min(useful);
-        if workers <= 1 {
-            return work();
-        }
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..workers)
-                .map(|_| {
-                    scope
-                        .spawn(|| work().inspect_err(|_| has_failed.store(true, Ordering::Relaxed)))
-                })
-                .collect();
-            // All are waited for; the first failure counts.
-            let results: Vec<Result<()>> = threads
-                .into_iter()
-                .map(|thread| thread.join().unwrap_or(Err(Error::WorkerFailed)))
-                .collect();
-            results.into_iter().collect()
         })
     }
 }
