@@ -212,7 +212,7 @@ impl Repository {
         let mut report = RepairReport::default();
         let done = self
             .repair_small(&plan.small, &mut report)
-            .and_then(|()| self.repair_segments(&plan.segments, options, &mut report))
+            .and_then(|()| self.repair_segments(&plan.segments, options, observer, &mut report))
             .and_then(|()| self.repair_packs(&plan.packs, options, observer, &mut report))
             .and_then(|()| self.repair_snapshots(&plan.snapshots, options, &mut report));
         match done {

@@ -4,6 +4,8 @@
 //! readers may need. It says that it stands for the segments that are damaged, so that nobody has to read these any
 //! more. They may have held tombstones: packs that other segments name and that are not there are marked first, or
 //! writers would rely on them.
+//!
+//! Memory: 80 bytes for each pack, and the tables of [`PACKS_AT_ONCE`] packs.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,13 +14,17 @@ use putback_format::limits::{MARK_PACKS_MAX, SEGMENT_BYTES_TARGET};
 use putback_format::mark::MarkKind;
 use putback_format::pack::{PackContents, Trailer};
 use putback_format::segment::{Segment, SegmentPack};
-use putback_store::ObjectInfo;
+use putback_store::{ObjectInfo, ObjectPath};
 
 use super::{Reading, RepairOptions, RepairPlan, RepairReport, read_twice};
 use crate::error::{Error, Result};
 use crate::index::IdSet;
 use crate::observe::{Amount, Event, Observer, Phase};
+use crate::workers::{ask_for_each, workers_for_requests};
 use crate::{Repository, layout};
+
+/// Packs whose tables are in memory at once, beside those of the segment that is being filled.
+const PACKS_AT_ONCE: usize = 64;
 
 /// What will be done to the index.
 #[derive(Debug, Default)]
@@ -43,6 +49,16 @@ struct Named {
     /// Digests of what is said of each pack; as a rule one.
     packs: HashMap<PackId, Vec<[u8; 32]>>,
     tombstones: IdSet<PackId>,
+}
+
+/// What is wrong with the end of a pack, or with what is said of it.
+enum Found {
+    /// It cannot be read.
+    Unreadable { message: String, is_named: bool },
+    /// No segment names it.
+    Unnamed { blobs: usize, is_whole: bool },
+    /// Segments say something else.
+    Contradicted,
 }
 
 /// A digest of all that a reader needs of a pack, its size and CRC-32 apart.
@@ -129,17 +145,31 @@ impl Repository {
         };
         let total = Amount { items: listed.len() as u64, bytes: 0 };
         observer.event(Event::PhaseStarted { phase: Phase::CheckPacks, total: Some(total) });
+        let (mut to_read, mut known) = (Vec::new(), 0);
         for (id, info) in &listed {
-            if options.cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
             // Of a marked pack it is enough that readers find it.
             let is_known = marked.contains(id) && named.packs.contains_key(id);
-            if !named.tombstones.contains(id) && !is_known {
-                self.plan_pack_of_index(fresh, id, info, named.packs.get(id), plan)?;
+            if named.tombstones.contains(id) || is_known {
+                known += 1;
+            } else {
+                to_read.push((id, info));
             }
-            let by = Amount { items: 1, bytes: 0 };
+        }
+        let advance = |items| {
+            let by = Amount { items, bytes: 0 };
             observer.event(Event::Advanced { phase: Phase::CheckPacks, by });
+        };
+        advance(known);
+        let workers = workers_for_requests(fresh.store().as_ref(), options.workers);
+        let found = ask_for_each(&to_read, workers, &options.cancel, |(id, info)| {
+            let found = fresh.look_at_pack(id, info, named.packs.get(*id))?;
+            advance(1);
+            Ok(found)
+        })?;
+        for ((id, info), found) in to_read.into_iter().zip(found) {
+            if let Some(found) = found {
+                Self::plan_pack_of_index(*id, &info.path, found, plan);
+            }
         }
         let is_missing = |id: &&PackId| !listed.contains_key(id) && !named.tombstones.contains(*id);
         let mut missing: Vec<&PackId> = named.packs.keys().filter(is_missing).collect();
@@ -175,49 +205,56 @@ impl Repository {
         Ok(())
     }
 
-    fn plan_pack_of_index(
+    /// Notes what is to be done about one pack.
+    fn plan_pack_of_index(id: PackId, path: &ObjectPath, found: Found, plan: &mut RepairPlan) {
+        let (message, remedy) = match found {
+            Found::Unreadable { message, is_named: true } => {
+                (format!("{message}; the index still names it; repair packs"), None)
+            }
+            Found::Unreadable { message, is_named: false } => {
+                (format!("{message}; no segment names it, so nothing of it can be read"), None)
+            }
+            Found::Unnamed { blobs, is_whole } => {
+                let mut message = format!("no index segment names it; it holds {blobs} blobs");
+                let mut remedy = "name it".to_owned();
+                if !is_whole {
+                    message.push_str(", and its bytes do not match its name");
+                    remedy.push_str(", and mark it; then repair packs");
+                    plan.segments.marked.push(id);
+                }
+                plan.segments.packs.push(id);
+                (message, Some(remedy))
+            }
+            Found::Contradicted => {
+                plan.packs.bad.push(id);
+                let remedy = "store its blobs anew, then mark it".to_owned();
+                ("an index segment contradicts its header".to_owned(), Some(remedy))
+            }
+        };
+        plan.find(path, message, remedy, Vec::new());
+    }
+
+    /// Reads the end of a pack and compares it with what segments say; none if all is well, or prune has removed it.
+    fn look_at_pack(
         &self,
-        fresh: &Self,
         id: &PackId,
         info: &ObjectInfo,
         said: Option<&Vec<[u8; 32]>>,
-        plan: &mut RepairPlan,
-    ) -> Result<()> {
-        let (trailer, contents) = match read_twice(|| fresh.read_pack_contents(id, info.size))? {
+    ) -> Result<Option<Found>> {
+        let (trailer, contents) = match read_twice(|| self.read_pack_contents(id, info.size))? {
             Reading::Good(end) => end,
-            // Prune has removed it.
-            Reading::Missing => return Ok(()),
+            Reading::Missing => return Ok(None),
             Reading::Damaged(message) => {
-                let message = match said {
-                    Some(_) => format!("{message}; the index still names it; repair packs"),
-                    None => format!("{message}; no segment names it, so nothing of it can be read"),
-                };
-                plan.find(&info.path, message, None, Vec::new());
-                return Ok(());
+                return Ok(Some(Found::Unreadable { message, is_named: said.is_some() }));
             }
         };
         let Some(said) = said else {
             let blobs = contents.ids.len();
-            let (pack, is_whole) = fresh.describe_pack(id, info, trailer, contents)?;
-            let mut message = format!("no index segment names it; it holds {blobs} blobs");
-            let mut remedy = "name it".to_owned();
-            if !is_whole {
-                message.push_str(", and its bytes do not match its name");
-                remedy.push_str(", and mark it; then repair packs");
-                plan.segments.marked.push(*id);
-            }
-            plan.segments.packs.push(pack.id);
-            plan.find(&info.path, message, Some(remedy), Vec::new());
-            return Ok(());
+            let (_, is_whole) = self.describe_pack(id, info, trailer, contents)?;
+            return Ok(Some(Found::Unnamed { blobs, is_whole }));
         };
         let is_right = *said == [digest(&trailer.salt, trailer.epoch, &contents)];
-        if !is_right {
-            let message = "an index segment contradicts its header";
-            let remedy = "store its blobs anew, then mark it";
-            plan.find(&info.path, message, Some(remedy.to_owned()), Vec::new());
-            plan.packs.bad.push(*id);
-        }
-        Ok(())
+        Ok((!is_right).then_some(Found::Contradicted))
     }
 
     /// What a segment says of a pack with this end, and whether its bytes are those of its name as far as the store
@@ -234,7 +271,8 @@ impl Repository {
             (true, Some(crc32)) => (crc32, true),
             _ => match read_twice(|| self.hash_pack(id, info.size))? {
                 Reading::Good((hash, crc32)) => (crc32, hash == *id.as_bytes()),
-                Reading::Missing | Reading::Damaged(_) => (0, false),
+                // The rest of it may open; what the store says it has is as good as anything.
+                Reading::Missing | Reading::Damaged(_) => (info.crc32.unwrap_or(0), false),
             },
         };
         let (salt, epoch, size) = (trailer.salt, trailer.epoch, info.size);
@@ -245,31 +283,26 @@ impl Repository {
         &self,
         steps: &Steps,
         options: &RepairOptions,
+        observer: &dyn Observer,
         report: &mut RepairReport,
     ) -> Result<()> {
         self.mark_packs(&steps.marked, report)?;
+        if !steps.packs.is_empty() {
+            let total = Amount { items: steps.packs.len() as u64, bytes: 0 };
+            observer.event(Event::PhaseStarted { phase: Phase::Index, total: Some(total) });
+        }
         let mut segment = Segment::default();
         let mut bytes = 0;
-        for id in &steps.packs {
-            if options.cancel.is_cancelled() {
-                return Err(Error::Cancelled);
+        for group in steps.packs.chunks(PACKS_AT_ONCE) {
+            for pack in self.describe_packs(group, steps, options, observer)? {
+                let length = Segment::pack_encoded_length(&pack.contents);
+                if bytes > 0 && bytes + length > SEGMENT_BYTES_TARGET as usize {
+                    self.write_found_segment(std::mem::take(&mut segment), report)?;
+                    bytes = 0;
+                }
+                bytes += length;
+                segment.packs.push(pack);
             }
-            let path = layout::pack(id);
-            let info = match self.store().stat(&path) {
-                Ok(info) => info,
-                // Prune has removed it.
-                Err(error) if error.is_not_found() => continue,
-                Err(error) => return Err(error.into()),
-            };
-            let (trailer, contents) = self.read_pack_contents(id, info.size)?;
-            let (pack, _) = self.describe_pack(id, &info, trailer, contents)?;
-            let length = Segment::pack_encoded_length(&pack.contents);
-            if bytes > 0 && bytes + length > SEGMENT_BYTES_TARGET as usize {
-                self.write_found_segment(std::mem::take(&mut segment), report)?;
-                bytes = 0;
-            }
-            bytes += length;
-            segment.packs.push(pack);
         }
         // Only the last one stands for the damaged ones: all together say what these said.
         segment.replaces.clone_from(&steps.replaced);
@@ -278,6 +311,41 @@ impl Repository {
             self.write_found_segment(segment, report)?;
         }
         Ok(())
+    }
+
+    /// What segments are to say of these packs, in their order, without those that prune has removed and those
+    /// that have become worse than the plan knows.
+    fn describe_packs(
+        &self,
+        packs: &[PackId],
+        steps: &Steps,
+        options: &RepairOptions,
+        observer: &dyn Observer,
+    ) -> Result<Vec<SegmentPack>> {
+        let workers = workers_for_requests(self.store().as_ref(), options.workers);
+        let described = ask_for_each(packs, workers, &options.cancel, |id| {
+            let pack = match self.store().stat(&layout::pack(id)) {
+                Ok(info) => {
+                    let (trailer, contents) = self.read_pack_contents(id, info.size)?;
+                    let (pack, is_whole) = self.describe_pack(id, &info, trailer, contents)?;
+                    let is_as_planned = is_whole || steps.marked.contains(id);
+                    if !is_as_planned {
+                        let message = format!(
+                            "{} cannot be read any more and was left out; repair the index again",
+                            layout::pack(id)
+                        );
+                        observer.event(Event::Warning { message: &message });
+                    }
+                    is_as_planned.then_some(pack)
+                }
+                Err(error) if error.is_not_found() => None,
+                Err(error) => return Err(error.into()),
+            };
+            let by = Amount { items: 1, bytes: 0 };
+            observer.event(Event::Advanced { phase: Phase::Index, by });
+            Ok(pack)
+        })?;
+        Ok(described.into_iter().flatten().collect())
     }
 
     fn write_found_segment(&self, segment: Segment, report: &mut RepairReport) -> Result<()> {
