@@ -112,6 +112,8 @@ impl Clock for StandingClock {
 #[derive(Clone, Default)]
 pub(crate) struct Promises {
     reported: BTreeMap<SnapshotId, (StoredSnapshot, Files)>,
+    /// Those that cannot be read as the store is now.
+    hurt: BTreeMap<SnapshotId, (StoredSnapshot, Files)>,
 }
 
 impl Promises {
@@ -123,6 +125,11 @@ impl Promises {
     /// Somebody asked for it to be forgotten: it may be there or not.
     pub(crate) fn end(&mut self, id: &SnapshotId) -> Option<(StoredSnapshot, Files)> {
         self.reported.remove(id)
+    }
+
+    /// What was hurt has been mended.
+    pub(crate) fn are_mended(&mut self) {
+        self.reported.append(&mut self.hurt);
     }
 }
 
@@ -206,7 +213,24 @@ impl World {
     }
 
     pub(crate) fn open_on(&self, store: Arc<dyn Store>, machine: &Machine) -> Result<Repository> {
-        Repository::open_with_exported_key(store, &self.key, machine)
+        match self.key.as_str() {
+            // Keys that are being rotated: the password stands for those of the moment.
+            "" => Repository::open(store, &password(), machine),
+            key => Repository::open_with_exported_key(store, key, machine),
+        }
+    }
+
+    /// Harms the store. Snapshots that cannot be read any more are not promised until they are mended; yields how many.
+    pub(crate) fn harm(&mut self, harm: impl FnOnce(&MemoryStore)) -> usize {
+        harm(&self.store);
+        let reader = self.open();
+        let is_whole = |stored: &StoredSnapshot| {
+            reader.load_index().and_then(|()| contents(&reader, &stored.snapshot)).is_ok()
+        };
+        let reported = std::mem::take(&mut self.promises.reported);
+        (self.promises.reported, self.promises.hurt) =
+            reported.into_iter().partition(|(_, (stored, _))| is_whole(stored));
+        self.promises.hurt.len()
     }
 
     /// Restores all that was promised.

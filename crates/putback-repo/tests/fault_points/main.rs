@@ -62,6 +62,12 @@ points! {
     another_password_at_every_point KeyAdd
     a_removed_password_at_every_point KeyRemove
     a_changed_password_at_every_point KeyChange
+    rotated_keys_at_every_point KeyRotate
+    packs_moved_to_the_new_key_at_every_point RewriteEpoch
+    a_compaction_at_every_point Compact
+    a_repair_of_the_index_at_every_point RepairIndex
+    a_repair_of_packs_at_every_point RepairPacks
+    a_repair_of_snapshots_at_every_point RepairSnapshots
 }
 
 #[test]

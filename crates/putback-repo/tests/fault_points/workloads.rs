@@ -6,13 +6,15 @@ use std::time::Duration;
 use putback_format::mark::MarkKind;
 use putback_format::tree::Entry;
 use putback_repo::prune::{MaxUnused, PruneOptions};
+use putback_repo::repair::REPAIRED;
 use putback_repo::{
-    Backup, Cancel, Error, KdfCost, Password, Repository, Result, SlotOwner, SnapshotDraft,
-    StoredSnapshot,
+    Backup, Cancel, CompactOptions, Error, KdfCost, Password, RepairOptions, RepairTarget,
+    Repository, Result, SlotOwner, SnapshotDraft, StoredSnapshot,
 };
-use putback_store::Store;
+use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
+use putback_store::{ObjectPath, Store};
 
 use crate::harness::{Kind, Run, World, all};
 use crate::support::*;
@@ -45,6 +47,18 @@ pub(crate) enum Workload {
     KeyAdd,
     KeyRemove,
     KeyChange,
+    /// Keeps the password, and changes all keys.
+    KeyRotate,
+    /// Moves packs to the keys of after a rotation, and takes the old ones away.
+    RewriteEpoch,
+    /// Both halves, with a backup between them: segments are merged, and the merged ones go.
+    Compact,
+    /// A segment is missing, another one damaged.
+    RepairIndex,
+    /// A pack is damaged; what it lost is in the source.
+    RepairPacks,
+    /// A pack is missing and in no source.
+    RepairSnapshots,
 }
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -91,6 +105,11 @@ fn second_files() -> Files {
         (PARTS / 2..PARTS * 3 / 2).map(|number| (part(number), noise(100 + number as u64, 1500))),
     );
     all
+}
+
+/// Without the parts: as few packs and segments as can be.
+fn without_parts(files: Files) -> Files {
+    files.into_iter().filter(|(name, _)| !name.starts_with("part")).collect()
 }
 
 /// Stores the files part by part, then their directories.
@@ -149,6 +168,15 @@ impl World {
         world
     }
 
+    /// As [`World::with_two`], in few objects, for work that looks at each of them.
+    fn with_small_two(kind: Kind) -> Self {
+        let mut world = Self::new(kind);
+        let first = world.back_up(&without_parts(first_files()));
+        let second = world.back_up(&without_parts(second_files()));
+        world.subjects = vec![first, second];
+        world
+    }
+
     /// As [`World::with_two`], the first one forgotten.
     fn with_forgotten(kind: Kind) -> Self {
         let mut world = Self::with_two(kind);
@@ -171,6 +199,53 @@ fn with_grace() -> PruneOptions {
 
 fn instant() -> PruneOptions {
     PruneOptions { instant: true, ..with_grace() }
+}
+
+fn rewriting_epoch() -> PruneOptions {
+    PruneOptions { rewrite_epoch: true, ..with_grace() }
+}
+
+fn rotate(run: &Run<'_>) -> Result<()> {
+    let repository = Repository::open(Arc::clone(&run.store), &password(), run.machine)?;
+    let mut rotation = repository.plan_rotation(vec![password()])?;
+    rotation.drop_others();
+    repository.rotate_keys(rotation).map(drop)
+}
+
+fn compact(run: &Run<'_>) -> Result<()> {
+    let options = CompactOptions { segments_least: 2, ..CompactOptions::default() };
+    run.open()?.compact(&options).map(drop)
+}
+
+fn repair(run: &Run<'_>, target: RepairTarget) -> Result<()> {
+    let repository = run.open()?;
+    let options = RepairOptions { forget: true, ..RepairOptions::new(target) };
+    let plan = repository.plan_repair(&options, &())?;
+    repository.repair(&plan, &options, &()).map(drop)
+}
+
+/// Prunes day after day until nothing is left to do.
+fn prune_all(run: &Run<'_>, options: &PruneOptions) -> Result<()> {
+    // A mark of a broken run has to stand for its time; until then a forgotten snapshot may lack packs.
+    for round in 0..6 {
+        let report = run.open()?.prune(options, &())?;
+        let done = report.packs_deleted + report.bytes_marked + report.packs_waiting;
+        if round >= 2 && done == 0 {
+            return Ok(());
+        }
+        run.world.clock.pass(2 * DAY);
+    }
+    panic!("there is always something left to prune");
+}
+
+fn flip(store: &MemoryStore, path: &ObjectPath) {
+    assert!(store.damage(path, |bytes| bytes[60] ^= 1));
+}
+
+/// The largest pack: it holds data.
+fn largest_pack(store: &MemoryStore) -> ObjectPath {
+    let rows = store.list("packs").unwrap();
+    rows.into_iter().max_by_key(|row| (row.size, row.path.clone())).unwrap().path
 }
 
 impl Workload {
@@ -241,6 +316,52 @@ impl Workload {
             Self::KeyAdd => {
                 let mut world = World::new(kind);
                 world.back_up(&first_files());
+                world
+            }
+            Self::KeyRotate => {
+                let mut world = World::new(kind);
+                world.back_up(&Files::from([("diary".to_owned(), vec![1; 50])]));
+                world.open().add_slot(&second(), KdfCost::LOW, &SlotOwner::default()).unwrap();
+                world.key.clear();
+                world
+            }
+            Self::RewriteEpoch => {
+                let mut world = World::with_small_two(kind);
+                let repository = Repository::open(
+                    Arc::new(world.store.clone()),
+                    &password(),
+                    &world.machine(None),
+                );
+                let repository = repository.unwrap();
+                let rotation = repository.plan_rotation(vec![password()]).unwrap();
+                let (rotated, _) = repository.rotate_keys(rotation).unwrap();
+                world.key = rotated.export_key().to_string();
+                world.clock.pass(DAY);
+                world
+            }
+            Self::Compact => World::with_two(kind),
+            Self::RepairIndex => {
+                let mut world = World::with_two(kind);
+                let hurt = world.harm(|store| {
+                    let mut rows = store.list("index").unwrap();
+                    rows.sort_by_key(|row| row.modified);
+                    let [.., one, other] = rows.as_slice() else { panic!("{rows:?}") };
+                    delete(store, &one.path);
+                    flip(store, &other.path);
+                });
+                assert!(hurt > 0);
+                world
+            }
+            Self::RepairPacks => {
+                let mut world = World::with_small_two(kind);
+                let hurt = world.harm(|store| flip(store, &largest_pack(store)));
+                assert!((1..=2).contains(&hurt), "{hurt}");
+                world
+            }
+            Self::RepairSnapshots => {
+                let mut world = World::with_small_two(kind);
+                let hurt = world.harm(|store| delete(store, &largest_pack(store)));
+                assert!((1..=2).contains(&hurt), "{hurt}");
                 world
             }
             Self::KeyRemove | Self::KeyChange => {
@@ -367,6 +488,25 @@ impl Workload {
                     Err(error) => Err(error),
                 }
             }
+            Self::KeyRotate => rotate(run),
+            Self::RewriteEpoch => {
+                run.open()?.prune(&rewriting_epoch(), &())?;
+                run.world.clock.pass(2 * DAY);
+                run.open()?.prune(&rewriting_epoch(), &()).map(drop)
+            }
+            Self::Compact => {
+                compact(run)?;
+                run.world.clock.pass(2 * DAY);
+                // Where listings may lag, its segment shows how late it is by the storage's clock.
+                back_up_to(run, &Files::from([("diary".to_owned(), vec![99; 50])]))?;
+                compact(run)
+            }
+            Self::RepairIndex => repair(run, RepairTarget::Index),
+            Self::RepairPacks => repair(run, RepairTarget::Packs),
+            Self::RepairSnapshots => {
+                repair(run, RepairTarget::Packs)?;
+                repair(run, RepairTarget::Snapshots)
+            }
         }
     }
 
@@ -432,16 +572,49 @@ impl Workload {
                     self.run(run)?;
                 }
                 // Whatever is left of the broken run goes too: what it marked, and what it stored for nobody.
-                // A mark of the broken run has to stand for its time; until then a forgotten snapshot may lack packs.
-                for round in 0..6 {
-                    let report = run.open()?.prune(&with_grace(), &())?;
-                    let done = report.packs_deleted + report.bytes_marked + report.packs_waiting;
-                    if round >= 2 && done == 0 {
-                        return Ok(());
-                    }
-                    run.world.clock.pass(2 * DAY);
-                }
-                panic!("there is always something left to prune");
+                prune_all(run, &with_grace())
+            }
+            Self::KeyRotate => {
+                self.run(run)?;
+                assert!(opens(run, &password()) && !opens(run, &second()));
+                Ok(())
+            }
+            Self::RewriteEpoch => {
+                prune_all(run, &rewriting_epoch())?;
+                let report = run.open()?.prune(&rewriting_epoch(), &())?;
+                assert_eq!((report.packs_old_key, report.bytes_old_key), (0, 0));
+                Ok(())
+            }
+            Self::Compact => {
+                self.run(run)?;
+                let segments = run.world.store.list("index")?.len();
+                // The merged one, and what the backups of broken runs wrote.
+                assert!(segments <= 4, "{segments} segments are left");
+                Ok(())
+            }
+            Self::RepairIndex => {
+                self.run(run)?;
+                run.world.promises.are_mended();
+                // What is damaged and has been replaced goes as replaced segments go.
+                Self::Compact.run(run)
+            }
+            Self::RepairPacks => {
+                self.run(run)?;
+                // What was lost is read from the source again.
+                back_up_to(run, &without_parts(first_files()))?;
+                back_up_to(run, &without_parts(second_files()))?;
+                run.world.promises.are_mended();
+                prune_all(run, &with_grace())
+            }
+            Self::RepairSnapshots => {
+                self.run(run)?;
+                let shown = run.world.open().snapshots(&all())?;
+                assert_eq!(shown.len(), 2);
+                let is_repaired = |stored: &StoredSnapshot| {
+                    stored.snapshot.tags.iter().any(|tag| tag == REPAIRED)
+                };
+                assert!(shown.iter().any(is_repaired));
+                prune_all(run, &with_grace())
             }
             _ => self.run(run),
         }
