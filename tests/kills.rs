@@ -28,6 +28,7 @@ enum Work {
     Forget(String),
     Undelete(String),
     Tag(String),
+    Rewrite(String),
     /// Marks, and deletes nothing.
     Mark,
     /// Also deletes what was marked long enough ago.
@@ -35,6 +36,9 @@ enum Work {
     /// Both at once; only where there are locks.
     PruneInstantly,
     ChangePassword,
+    RotateKeys,
+    /// Moves what is sealed under an old key, and deletes what was marked long enough ago.
+    RewriteEpoch,
 }
 
 /// One repository, two machines that use it in turn, and what should be there.
@@ -61,17 +65,25 @@ impl Work {
             Self::Forget(_) => "forget",
             Self::Undelete(_) => "undelete",
             Self::Tag(_) => "tag",
+            Self::Rewrite(_) => "rewrite",
             Self::Mark => "prune that marks",
             Self::Prune => "prune",
             Self::PruneInstantly => "prune --instant",
             Self::ChangePassword => "key passwd",
+            Self::RotateKeys => "key rotate",
+            Self::RewriteEpoch => "prune --rewrite-epoch",
         }
+    }
+
+    /// Whether another snapshot with the same content takes the place of its target.
+    fn replaces(&self) -> bool {
+        matches!(self, Self::Tag(_) | Self::Rewrite(_))
     }
 
     /// Which snapshot it is about.
     fn target(&self) -> Option<&String> {
         match self {
-            Self::Forget(id) | Self::Undelete(id) | Self::Tag(id) => Some(id),
+            Self::Forget(id) | Self::Undelete(id) | Self::Tag(id) | Self::Rewrite(id) => Some(id),
             _ => None,
         }
     }
@@ -107,11 +119,15 @@ impl Scene {
         scene.finish(&Work::Undelete(first));
         let first = scene.some_listed();
         scene.finish(&Work::Tag(first));
+        let first = scene.some_listed();
+        scene.finish(&Work::Rewrite(first));
         scene.finish(&Work::ChangePassword);
+        scene.finish(&Work::RotateKeys);
         let first = scene.some_listed();
         scene.finish(&Work::Forget(first));
         scene.finish(&Work::Mark);
         scene.finish(&Work::Prune);
+        scene.finish(&Work::RewriteEpoch);
         if scene.emulator.is_none() {
             scene.finish(&Work::PruneInstantly);
         }
@@ -126,7 +142,7 @@ impl Scene {
     /// What may be done now.
     fn draw(&mut self) -> Work {
         let many = self.listed.len() > 6;
-        match self.random.below(if self.emulator.is_none() { 16 } else { 15 }) {
+        match self.random.below(if self.emulator.is_none() { 19 } else { 18 }) {
             0..4 if !many => Work::Backup { with_checkpoints: self.random.below(3) == 0 },
             0..7 if self.listed.len() > 2 => Work::Forget(self.some_listed()),
             7..9 if !self.forgotten.is_empty() => {
@@ -137,7 +153,10 @@ impl Scene {
             11 => Work::Mark,
             12 | 13 => Work::Prune,
             14 => Work::ChangePassword,
-            15 => Work::PruneInstantly,
+            15 => Work::RotateKeys,
+            16 => Work::RewriteEpoch,
+            17 => Work::Rewrite(self.some_listed()),
+            18 => Work::PruneInstantly,
             _ => Work::Backup { with_checkpoints: false },
         }
     }
@@ -153,11 +172,16 @@ impl Scene {
             Work::Forget(id) => vec!["forget", id, "--unsafe-allow-remove-all"],
             Work::Undelete(id) => vec!["undelete", id],
             Work::Tag(id) => vec!["tag", "--add", &tag, id],
+            Work::Rewrite(id) => vec!["rewrite", "--set-description", &tag, id],
             Work::Mark => vec!["prune", "--max-unused", "0", "--grace", "1h"],
             Work::Prune => vec!["prune", "--max-unused", "0", "--grace", "0s"],
             Work::PruneInstantly => vec!["prune", "--max-unused", "0", "--instant"],
             Work::ChangePassword => {
                 vec!["key", "passwd", "--new-password-file", "password", "--kdf-cost", "low"]
+            }
+            Work::RotateKeys => vec!["key", "rotate", "--drop-others"],
+            Work::RewriteEpoch => {
+                vec!["prune", "--max-unused", "0", "--grace", "0s", "--rewrite-epoch"]
             }
         };
         let mut command = self.environment.command(arguments);
@@ -229,7 +253,7 @@ impl Scene {
             Work::Forget(_) => (0, 0, true),
             // None where it is there already, under another id.
             Work::Undelete(_) => (0, 1, false),
-            Work::Tag(_) => (usize::from(is_done), 1, true),
+            Work::Tag(_) | Work::Rewrite(_) => (usize::from(is_done), 1, true),
             _ => (0, 0, false),
         };
         let story = self.history();
@@ -237,9 +261,8 @@ impl Scene {
         let explained = gone.iter().all(|id| may_go && Some(id) == target);
         assert!(explained, "{story}: {work:?} lost {gone:?}");
         assert!(!is_done || !may_go || gone.len() == 1, "{story}: {work:?} did nothing");
-        let is_replaced = matches!(work, Work::Tag(_));
         assert!(
-            !is_replaced || gone.is_empty() || new.len() == 1,
+            !work.replaces() || gone.is_empty() || new.len() == 1,
             "{story}: {work:?} lost a snapshot"
         );
 
@@ -306,7 +329,7 @@ impl Scene {
             let work = self.draw();
             let is_killed = self.kill(&work);
             killed += usize::from(is_killed);
-            if is_killed && work == Work::ChangePassword {
+            if is_killed && matches!(work, Work::ChangePassword | Work::RotateKeys) {
                 // One of the two copies of a slot may be missing: the next run that changes passwords writes it.
                 self.finish(&work);
             }
