@@ -23,9 +23,9 @@ run cargo fmt --all --check
 run cargo fmt --manifest-path fuzz/Cargo.toml --check
 run cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 if command -v cargo-nextest > /dev/null; then
-    run cargo nextest run --locked --workspace --all-features
+    run cargo nextest run --locked --workspace --all-features --no-fail-fast
 else
-    run cargo test --locked --workspace --all-features --lib --bins --tests
+    run cargo test --locked --workspace --all-features --no-fail-fast --lib --bins --tests
 fi
 run cargo test --locked --workspace --all-features --doc
 run env RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --workspace --all-features --no-deps --document-private-items
