@@ -193,3 +193,43 @@ fn small_index_segments_are_merged_and_go_later() {
     environment.run(["check", "--read-data"]).success();
     assert_latest_is_whole(&environment, "after");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_disk_that_is_full_to_the_last_byte_can_be_emptied() {
+    let mut environment = TestEnvironment::new();
+    let disk = environment.path("work/disk");
+    std::fs::create_dir(&disk).unwrap();
+    environment.set("PUTBACK_REPO", "disk/repository");
+    let noise = |seed: u32, blocks: u32| -> Vec<u8> {
+        (0..blocks)
+            .flat_map(|i| *blake3::hash(&[seed, i].map(u32::to_le_bytes).concat()).as_bytes())
+            .collect()
+    };
+    environment.write("first", noise(1, 300_000));
+    std::fs::write(environment.path("work/second"), noise(2, 30_000)).unwrap();
+    let script = r#"
+        "$PUTBACK" init --kdf-cost low --quiet
+        "$PUTBACK" backup ../source --quiet
+        rm ../source/first
+        mv second ../source/second
+        "$PUTBACK" backup ../source --quiet
+        cat /dev/zero > disk/fill 2> /dev/null || true
+        [ "$(df --output=avail disk | tail -n 1)" -eq 0 ]
+        head -c 3000000 /dev/urandom > ../source/third
+        code=0
+        "$PUTBACK" backup ../source --quiet || code=$?
+        [ "$code" -eq 14 ]
+        rm ../source/third
+        "$PUTBACK" forget latest~1 --quiet
+        "$PUTBACK" prune --instant --quiet
+        [ "$(df --output=avail -B 1 disk | tail -n 1)" -gt 9000000 ]
+        "$PUTBACK" check --read-data --quiet
+        "$PUTBACK" restore latest --target out --quiet
+        rm disk/fill
+        "$PUTBACK" backup ../source --quiet
+        [ "$(stat -c %s disk/repository/.reserve)" -eq 262144 ]
+    "#;
+    let output = environment.on_a_disk_of("40m", &disk, script);
+    assert!(output.status.success(), "{output:?}");
+}

@@ -139,7 +139,6 @@ fn a_snapshot_or_path_that_does_not_exist_is_named() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_ends_a_restore_with_what_was_done_and_what_can_be_done() {
-    use std::process::Command;
     let environment = TestEnvironment::with_repository();
     environment.write("a-small", "fits");
     // Random enough that no file system makes it small.
@@ -150,23 +149,8 @@ fn a_full_disk_ends_a_restore_with_what_was_done_and_what_can_be_done() {
     environment.backup();
     let out = environment.path("work/out");
     std::fs::create_dir(&out).unwrap();
-    // A disk of one megabyte, which only the program and its shell see.
-    let script = "mount -t tmpfs -o size=1m putback-test \"$1\" && shift && exec \"$@\"";
-    let namespace = |program: &Command, arguments: &[&str]| {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--map-root-user", "sh", "-c", script, "sh"]).arg(&out);
-        command.arg(program.get_program()).args(arguments).env_clear();
-        for (name, value) in program.get_envs() {
-            command.envs(value.map(|value| (name, value)));
-        }
-        command.current_dir(environment.path("work")).output().unwrap()
-    };
-    if !namespace(&Command::new("true"), &[]).status.success() {
-        eprintln!("this system lets nobody mount a small disk");
-        return;
-    }
-    let program = environment.command([""; 0]);
-    let output = namespace(&program, &["restore", "latest", "--target", "out"]);
+    let script = "exec \"$PUTBACK\" restore latest --target out";
+    let output = environment.on_a_disk_of("1m", &out, script);
     let (stdout, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.status.code(), Some(14), "{stdout}{stderr}");

@@ -120,6 +120,33 @@ impl TestEnvironment {
         command
     }
 
+    /// Runs a script of the shell, to which `$PUTBACK` is the program, with a disk of this size at `folder`, which only
+    /// the script sees.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn on_a_disk_of(
+        &self,
+        size: &str,
+        folder: &Path,
+        script: &str,
+    ) -> std::process::Output {
+        const MOUNT: &str =
+            "mount -t tmpfs -o size=\"$1\" putback-test \"$2\" || exit 99; exec sh -euc \"$3\"";
+        let program = self.command([""; 0]);
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--map-root-user", "sh", "-c", MOUNT, "sh", size]);
+        command.arg(folder).arg(script).env_clear();
+        for (name, value) in program.get_envs() {
+            command.envs(value.map(|value| (name, value)));
+        }
+        command.env("PUTBACK", program.get_program()).current_dir(self.path("work"));
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let is_mounted = ![Some(1), Some(99)].contains(&output.status.code())
+            || !output.stderr.windows(6).any(|part| part == b"mount:")
+                && !output.stderr.starts_with(b"unshare");
+        assert!(is_mounted, "this test needs user namespaces and tmpfs: {output:?}");
+        output
+    }
+
     /// Runs the program.
     pub(crate) fn run<I, S>(&self, arguments: I) -> Run
     where

@@ -5,10 +5,13 @@
 //! A root that does not exist is an error and never made in passing, since it is most often a
 //! disk that is not mounted; a folder that does not exist is made when something is written to it.
 //!
+//! A full disk still takes the small objects by which room is made, see `local/reserve.rs`.
+//!
 //! Files have mode 0600 and directories 0700, as far as this program makes them.
 
 mod open_files;
 mod platform;
+mod reserve;
 mod temporary;
 
 use std::collections::HashSet;
@@ -20,6 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use fs_err::File;
 
 use self::open_files::OpenFiles;
+use self::reserve::{RESERVE_BYTES, Reserve};
 use self::temporary::{Durability, PlaceError, Temporary};
 use crate::path::check_folder;
 use crate::{
@@ -38,6 +42,7 @@ pub struct LocalStore {
     /// Folders that were searched for stale temporary files.
     swept_folders: Mutex<HashSet<String>>,
     durability: Durability,
+    reserve: Reserve,
 }
 
 impl LocalStore {
@@ -45,6 +50,7 @@ impl LocalStore {
     #[must_use]
     pub fn new(root: PathBuf) -> Self {
         Self {
+            reserve: Reserve::new(&root),
             root,
             open_files: OpenFiles::default(),
             swept_folders: Mutex::default(),
@@ -139,6 +145,12 @@ impl LocalStore {
     fn open(&self, path: &ObjectPath) -> io::Result<File> {
         let file = File::open(self.file_of(path))?;
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    fn write_once(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, Error> {
+        let mut upload = self.upload(path.folder())?;
+        upload.append(bytes)?;
+        upload.finish(path)
     }
 
     fn read_range(
@@ -273,9 +285,16 @@ impl Store for LocalStore {
     }
 
     fn write(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, Error> {
-        let mut upload = self.upload(path.folder())?;
-        upload.append(bytes)?;
-        upload.finish(path)
+        match self.write_once(path, bytes) {
+            Err(error)
+                if error.kind == ErrorKind::Full
+                    && bytes.len() as u64 <= RESERVE_BYTES
+                    && self.reserve.give() =>
+            {
+                self.write_once(path, bytes)
+            }
+            result => result,
+        }
     }
 
     fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, Error> {
@@ -331,7 +350,11 @@ impl Store for LocalStore {
                 LockMode::Exclusive => file.lock(),
             };
             match result {
-                Ok(()) => return Ok(Some(Box::new(LocalLock { _file: file }))),
+                Ok(()) => {
+                    // Who locks is about to write, or to delete: after a full disk had room again.
+                    self.reserve.keep();
+                    return Ok(Some(Box::new(LocalLock { _file: file })));
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(None),
                 Err(error) => return Err(fail(error)),
