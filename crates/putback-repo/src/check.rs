@@ -22,7 +22,8 @@ use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
 use putback_store::ObjectInfo;
 
 use crate::error::{Error, Result};
-use crate::index::{IdSet, PackNumber};
+use crate::id_set::IdSet;
+use crate::index::PackNumber;
 use crate::index_load::{Unread, is_gone_or_damaged};
 use crate::index_table::PackRecord;
 use crate::observe::{Amount, Cancel, Event, Observer, Phase};

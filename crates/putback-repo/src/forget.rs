@@ -14,7 +14,7 @@ use putback_format::tree::Entry;
 
 use crate::commit::{Backup, SnapshotDraft};
 use crate::error::{Error, Result};
-use crate::index::IdSet;
+use crate::id_set::IdSet;
 use crate::observe::Cancel;
 use crate::pack_writer::FrameWriter;
 use crate::snapshots::StoredSnapshot;

@@ -2,31 +2,34 @@
 //!
 //! [`Index::load`] brings the local tables up to date with the store's segments;
 //! [`Index::find`] answers readers; [`Index::claim`] lets exactly one worker store a new blob.
-//! The tables are a cache: `index_table.rs` says how they look, and everything here works the same
-//! after they were deleted.
+//! The tables are a cache: `index_table.rs` says how they look, `index/manifest.rs` where they lie, and everything
+//! here works the same after they were deleted. `index/live.rs` is for prune.
 //!
 //! Memory: 8 bytes for 85 blobs of the tables, 32 for each pack, and about 40 for each blob of this
 //! run that no segment names yet (bounded by the writer, which ends a segment at 8 MiB).
 //!
 //! Writers do not reuse what lies in marked or tombstoned packs; readers do not see the tombstoned.
 
+mod live;
+mod manifest;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::hash::{BuildHasherDefault, Hasher};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use hashbrown::HashSet;
 use putback_format::id::{BlobId, PackId, RepositoryId, SegmentId};
 use putback_format::segment::Segment;
 use putback_store::ObjectInfo;
 
+pub(crate) use self::live::{LiveSet, Liveness, PackUse, PackedBlob};
+use self::manifest::{Manifest, discard, lock_directory, table_name};
 use crate::error::{Error, Result};
+use crate::id_set::IdSet;
 use crate::index_load::{Gather, Replacements, Unread, is_gone_or_damaged};
-use crate::index_table::{self, PackRecord, Table, TableEntry};
-use crate::local::create_private_directories;
+use crate::index_table::{self, PackRecord, Table};
 
 /// A table is merged with the one before unless that is this many times larger.
 const TIER_FACTOR: u64 = 4;
@@ -35,29 +38,6 @@ const TIER_FACTOR: u64 = 4;
 const VERIFIED_ENTRIES: u64 = 1 << 20;
 /// Claims are spread over this many locks.
 const SHARDS: usize = 64;
-
-/// Blob ids are uniform already; hashing them again would be work for nothing.
-#[derive(Default)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(head) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_le_bytes(*head);
-        }
-    }
-
-    fn write_usize(&mut self, _: usize) {
-        // The length prefix of an array adds nothing.
-    }
-}
-
-/// A set of ids that are hashes already.
-pub(crate) type IdSet<T> = HashSet<T, BuildHasherDefault<IdHasher>>;
 
 /// Where a blob is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,73 +179,6 @@ pub struct Index {
 fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A worker that panicked ends the operation; the set itself is never left half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What a local file lists: the tables, the segments that they cover, which others these replace, the
-/// tombstones among these.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Manifest {
-    tables: Vec<String>,
-    covered: BTreeSet<SegmentId>,
-    replacements: Replacements,
-    tombstones: BTreeSet<PackId>,
-}
-
-const MANIFEST: &str = "manifest";
-const MANIFEST_TITLE: &str = "putback index 2";
-
-impl Manifest {
-    fn read(directory: &Path, repository: RepositoryId) -> Option<Self> {
-        let text = fs_err::read_to_string(directory.join(MANIFEST)).ok()?;
-        let (body, check) = text.trim_end().rsplit_once('\n')?;
-        if blake3::hash(body.as_bytes()).to_hex().as_str() != check {
-            return None;
-        }
-        let mut lines = body.lines();
-        if lines.next()? != format!("{MANIFEST_TITLE} {repository}") {
-            return None;
-        }
-        let mut manifest = Self::default();
-        for line in lines {
-            match line.split_once(' ')? {
-                ("table", name) => manifest.tables.push(name.to_owned()),
-                ("segment", id) => drop(manifest.covered.insert(id.parse().ok()?)),
-                ("replaced", ids) => {
-                    let mut ids = ids.split(' ').map(str::parse::<SegmentId>);
-                    let by = ids.next()?.ok()?;
-                    manifest.replacements.note(by, ids.collect::<Result<_, _>>().ok()?);
-                }
-                ("tombstone", id) => drop(manifest.tombstones.insert(id.parse().ok()?)),
-                _ => return None,
-            }
-        }
-        Some(manifest)
-    }
-
-    fn write(&self, directory: &Path, repository: RepositoryId) -> io::Result<()> {
-        let mut body = format!("{MANIFEST_TITLE} {repository}");
-        for table in &self.tables {
-            body.push_str(&format!("\ntable {table}"));
-        }
-        for segment in &self.covered {
-            body.push_str(&format!("\nsegment {segment}"));
-        }
-        for (by, replaced) in &self.replacements.0 {
-            body.push_str(&format!("\nreplaced {by}"));
-            for id in replaced {
-                body.push_str(&format!(" {id}"));
-            }
-        }
-        for pack in &self.tombstones {
-            body.push_str(&format!("\ntombstone {pack}"));
-        }
-        let check = blake3::hash(body.as_bytes()).to_hex();
-        let temporary = directory.join(format!("{MANIFEST}.{}", std::process::id()));
-        let mut file = fs_err::File::create(&temporary)?;
-        file.write_all(format!("{body}\n{check}\n").as_bytes())?;
-        drop(file);
-        fs_err::rename(&temporary, directory.join(MANIFEST))
-    }
 }
 
 /// What segments say that were read one after the other.
@@ -804,204 +717,4 @@ impl Index {
         }
         Ok(())
     }
-}
-
-/// Which entries of the index are needed: a bit for each, so that 10^8 of them take 12 MiB.
-pub(crate) struct LiveSet {
-    /// Tables at the time of [`Index::live_set`], and their bits. What came later is neither needed nor unneeded.
-    tables: Vec<(Arc<OpenTable>, Vec<u64>)>,
-}
-
-/// What became of a blob that something needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Liveness {
-    /// It is needed, which was not known before.
-    New,
-    /// That was known.
-    Known,
-    /// No pack that will stay has it.
-    Missing,
-}
-
-fn contains(bits: &[u64], number: u64) -> bool {
-    bits.get((number / 64) as usize).is_some_and(|word| word >> (number % 64) & 1 == 1)
-}
-
-/// How much of a pack is needed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct PackUse {
-    /// Blobs that are.
-    pub(crate) blobs: u64,
-    /// Their plain bytes.
-    pub(crate) plain_bytes: u64,
-    /// Blobs that it holds, needed or not.
-    pub(crate) blobs_all: u64,
-}
-
-/// A blob in a pack, and whether this copy of it is needed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PackedBlob {
-    pub(crate) id: BlobId,
-    pub(crate) at: BlobLocation,
-    pub(crate) is_live: bool,
-}
-
-impl Index {
-    /// A set that no entry is in yet.
-    pub(crate) fn live_set(&self) -> LiveSet {
-        let words = |open: &Arc<OpenTable>| open.table.entries().div_ceil(64) as usize;
-        let state = self.state();
-        let tables = state.tables.iter().map(|open| (Arc::clone(open), vec![0; words(open)]));
-        LiveSet { tables: tables.collect() }
-    }
-
-    /// Notes that a blob is needed; of several copies one is, and that of a pack that will stay.
-    ///
-    /// # Errors
-    /// [`Error::Local`] if the local tables cannot be read.
-    pub(crate) fn note_live(&self, live: &mut LiveSet, id: &BlobId) -> Result<Liveness> {
-        let state = self.state();
-        for (open, bits) in &mut live.tables {
-            let mut at = None;
-            let found = open.table.find(id, |number, entry| {
-                let pack = open.ids().get(entry.pack as usize);
-                let stays = pack.is_some_and(|pack| {
-                    !state.marked.contains(pack) && !state.tombstoned.contains(pack)
-                });
-                if stays {
-                    at = Some(number);
-                }
-                stays
-            });
-            found.map_err(|error| self.torn_or_local(error))?;
-            if let Some(number) = at {
-                let word = &mut bits[(number / 64) as usize];
-                let bit = 1 << (number % 64);
-                let liveness = if *word & bit == 0 { Liveness::New } else { Liveness::Known };
-                *word |= bit;
-                return Ok(liveness);
-            }
-        }
-        Ok(Liveness::Missing)
-    }
-
-    /// How much of each pack is needed, by table and number. Reads all tables once.
-    ///
-    /// # Errors
-    /// [`Error::Local`] if the local tables cannot be read.
-    pub(crate) fn pack_uses(&self, live: &LiveSet) -> Result<Vec<(PackNumber, PackId, PackUse)>> {
-        let mut all = Vec::new();
-        for (open, bits) in &live.tables {
-            let mut uses = vec![PackUse::default(); open.ids().len()];
-            let entries = open.table.iter().map_err(self.local_error())?;
-            for (number, entry) in (0..).zip(entries) {
-                let entry = entry.map_err(self.local_error())?;
-                let Some(used) = uses.get_mut(entry.pack as usize) else { continue };
-                used.blobs_all += 1;
-                if contains(bits, number) {
-                    used.blobs += 1;
-                    used.plain_bytes += u64::from(entry.length);
-                }
-            }
-            all.extend(open.packs().zip(uses).map(|((number, id), used)| (number, *id, used)));
-        }
-        Ok(all)
-    }
-
-    /// How many plain bytes of each frame are needed, for packs given with their number of frames. Reads all
-    /// tables once.
-    ///
-    /// # Errors
-    /// [`Error::Local`] if the local tables cannot be read.
-    pub(crate) fn frame_uses(
-        &self,
-        live: &LiveSet,
-        packs: impl IntoIterator<Item = (PackNumber, usize)>,
-    ) -> Result<BTreeMap<PackNumber, Vec<u32>>> {
-        let mut uses: BTreeMap<PackNumber, Vec<u32>> =
-            packs.into_iter().map(|(pack, frames)| (pack, vec![0; frames])).collect();
-        self.each_entry(live, |pack, is_live, entry| {
-            if is_live
-                && let Some(frames) = uses.get_mut(&pack)
-                && let Some(bytes) = frames.get_mut(entry.frame as usize)
-            {
-                // The blobs of a frame have at most its plain length together.
-                *bytes = bytes.saturating_add(entry.length);
-            }
-        })?;
-        Ok(uses)
-    }
-
-    /// All blobs of some packs, `count` together, sorted by pack and place. Reads all tables once.
-    ///
-    /// # Errors
-    /// [`Error::Local`] if the local tables cannot be read.
-    pub(crate) fn blobs_of(
-        &self,
-        live: &LiveSet,
-        packs: &BTreeSet<PackNumber>,
-        count: usize,
-    ) -> Result<Vec<PackedBlob>> {
-        let mut found = Vec::with_capacity(count);
-        self.each_entry(live, |pack, is_live, entry| {
-            if packs.contains(&pack) {
-                let (frame, offset, length) = (entry.frame, entry.offset, entry.length);
-                let at = BlobLocation { pack, frame, offset, length };
-                found.push(PackedBlob { id: entry.id, at, is_live });
-            }
-        })?;
-        found.sort_unstable_by_key(|blob| (blob.at.pack, blob.at.frame, blob.at.offset));
-        Ok(found)
-    }
-
-    /// Hands over every entry, with its pack and whether it is needed.
-    fn each_entry(
-        &self,
-        live: &LiveSet,
-        mut each: impl FnMut(PackNumber, bool, TableEntry),
-    ) -> Result<()> {
-        for (open, bits) in &live.tables {
-            let entries = open.table.iter().map_err(self.local_error())?;
-            for (number, entry) in (0..).zip(entries) {
-                let entry = entry.map_err(self.local_error())?;
-                each(open.number(entry.pack), contains(bits, number), entry);
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A name that two tables share only if they hold the same packs in the same order.
-fn table_name(packs: &[PackId], entries: u64) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&entries.to_le_bytes());
-    for pack in packs {
-        hasher.update(pack.as_bytes());
-    }
-    format!("table-{}", &hasher.finalize().to_hex()[..32])
-}
-
-/// Deletes tables that cannot be used, so that the next run makes new ones. Who has them open keeps them.
-fn discard(directory: &Path) {
-    // Manifest first: without it no table counts. What cannot be deleted is found damaged again.
-    let _ = fs_err::remove_file(directory.join(MANIFEST));
-    let Ok(entries) = fs_err::read_dir(directory) else { return };
-    for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("table-") {
-            let _ = fs_err::remove_file(entry.path());
-        }
-    }
-}
-
-fn lock_directory(directory: &Path) -> Result<File> {
-    create_private_directories(directory).map_err(Error::local(directory))?;
-    let path = directory.join("lock");
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(Error::local(&path))?;
-    file.lock().map_err(Error::local(&path))?;
-    Ok(file)
 }

@@ -10,6 +10,7 @@ pub mod commit;
 pub mod compact;
 pub mod error;
 pub mod forget;
+mod id_set;
 pub mod index;
 mod index_load;
 mod index_table;

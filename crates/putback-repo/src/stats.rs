@@ -4,7 +4,7 @@ use putback_format::key::BlobKind;
 
 use crate::Repository;
 use crate::error::Result;
-use crate::index::IdSet;
+use crate::id_set::IdSet;
 use crate::layout;
 
 /// Numbers and stored bytes of all objects, and of the blobs that the index names.

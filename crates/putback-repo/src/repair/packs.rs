@@ -14,7 +14,7 @@ use putback_store::ObjectInfo;
 use super::{Reading, RepairOptions, RepairPlan, RepairReport, read_twice};
 use crate::check::{MISSING, Survey};
 use crate::error::{Error, Result, is_damage};
-use crate::index::IdSet;
+use crate::id_set::IdSet;
 use crate::observe::{Amount, Event, Observer, Phase};
 use crate::{Repository, layout};
 

@@ -18,7 +18,7 @@ use putback_store::{ObjectInfo, ObjectPath};
 
 use super::{Reading, RepairOptions, RepairPlan, RepairReport, read_twice};
 use crate::error::{Error, Result};
-use crate::index::IdSet;
+use crate::id_set::IdSet;
 use crate::observe::{Amount, Event, Observer, Phase};
 use crate::workers::{ask_for_each, workers_for_requests};
 use crate::{Repository, layout};

@@ -18,7 +18,7 @@ use super::{Reading, RepairOptions, RepairPlan, RepairReport, read_twice};
 use crate::check::Survey;
 use crate::error::{Error, Result};
 use crate::forget::Retained;
-use crate::index::IdSet;
+use crate::id_set::IdSet;
 use crate::observe::{Amount, Cancel, Event, Observer, Phase};
 use crate::{Repository, SnapshotDraft, SnapshotFilter, StoredSnapshot, layout};
 
