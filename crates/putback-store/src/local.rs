@@ -195,11 +195,17 @@ impl Store for LocalStore {
 
     fn create(&self, folders: &[&str]) -> Result<bool, Error> {
         let operation = Operation::Manage;
-        let is_new = self.create_root().map_err(|error| io_error(operation, &self.root, error))?;
+        // A file that stands where a folder is to be is there, unlike what others look for behind it.
+        let fail = |path: &Path, error: io::Error| match error.kind() {
+            io::ErrorKind::NotADirectory => {
+                Error::new(ErrorKind::Other, operation, display(path)).with_source(error)
+            }
+            _ => io_error(operation, path, error),
+        };
+        let is_new = self.create_root().map_err(|error| fail(&self.root, error))?;
         for folder in folders {
             let directory = self.checked_directory_of(folder, operation)?;
-            self.create_directory(&directory)
-                .map_err(|error| io_error(operation, &directory, error))?;
+            self.create_directory(&directory).map_err(|error| fail(&directory, error))?;
         }
         Ok(is_new)
     }
@@ -635,7 +641,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = LocalStore::new(folder.path().join("root"));
         fs_err::write(store.root(), b"a letter").unwrap();
-        store.create(&[]).unwrap_err();
+        assert_eq!(store.create(&[]).unwrap_err().kind, ErrorKind::Other);
+        let below = LocalStore::new(store.root().join("below"));
+        assert_eq!(below.create(&[]).unwrap_err().kind, ErrorKind::Other);
         store.list("packs").unwrap_err();
         store.write(&path("packs/a"), b"").unwrap_err();
         assert_eq!(fs_err::read(store.root()).unwrap(), b"a letter");
