@@ -69,7 +69,11 @@ fn what_prune_has_marked_comes_back_and_what_it_has_removed_does_not() {
         .code(1)
         .complains("was forgotten, and prune has removed it")
         .complains("`putback undelete` lists");
-    environment.run(["undelete", "ffffffff"]).code(1).complains("no snapshot matches");
+    environment
+        .run(["undelete", "ffffffff"])
+        .code(1)
+        .complains("no forgotten snapshot matches 'ffffffff'")
+        .complains("hint: `putback undelete --list` shows");
 }
 
 #[test]
@@ -77,7 +81,11 @@ fn wrong_usage_is_told_and_quiet_is_quiet() {
     let (environment, all) = two();
     environment.run(["undelete", &all[0], "--all"]).code(2).complains("--all");
     environment.run(["undelete", &all[0], "--list"]).code(2).complains("--list");
-    environment.run(["undelete", "latest"]).code(2).complains("'latest' is not a snapshot");
+    environment
+        .run(["undelete", "latest"])
+        .code(2)
+        .complains("'latest' is not a forgotten snapshot: use its id")
+        .complains("hint: `putback undelete --list` shows");
     environment.run(["forget", &all[0]]).success();
     environment.run(["-q", "undelete", &all[0]]).success().silent();
     assert_eq!(ids(&environment).len(), 2);

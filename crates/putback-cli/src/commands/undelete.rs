@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use putback_repo::{Repository, StoredSnapshot, Undeleted};
+use putback_repo::{Error, Repository, StoredSnapshot, Undeleted};
 
 use crate::commands::select::FilterArgs;
 use crate::commands::snapshots::{joined_paths, shown_tags};
@@ -116,7 +116,7 @@ fn named(
     let living = repository.snapshots(&all)?;
     let mut chosen: Vec<StoredSnapshot> = Vec::new();
     for id in ids {
-        let found = repository.find_forgotten(id)?;
+        let found = repository.find_forgotten(id).map_err(not_forgotten)?;
         if chosen.iter().any(|known| known.id == found.id) {
             continue;
         }
@@ -135,6 +135,23 @@ fn named(
         }
     }
     Ok(chosen)
+}
+
+/// Other ids are of use here than elsewhere.
+fn not_forgotten(error: Error) -> anyhow::Error {
+    const LISTED: &str = "`putback undelete --list` shows those that can come back";
+    match error {
+        Error::BadSelector { selector } => {
+            let message = format!(
+                "'{selector}' is not a forgotten snapshot: use its id, or the beginning of it"
+            );
+            Failure::usage_with(text::printable(&message), LISTED).into()
+        }
+        Error::NoSnapshot { selector } => {
+            Failure::other(format!("no forgotten snapshot matches '{selector}'"), LISTED).into()
+        }
+        error => error.into(),
+    }
 }
 
 fn list(context: &Context, snapshots: &[StoredSnapshot], dry_run: bool) -> anyhow::Result<()> {
