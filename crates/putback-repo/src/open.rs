@@ -239,6 +239,12 @@ impl Repository {
         Ok(!list_configs(store)?.is_empty() || holds_backups(store)?)
     }
 
+    /// Whether a repository has something of this name in its root.
+    #[must_use]
+    pub fn uses_name(name: &str) -> bool {
+        name == layout::README_NAME || layout::FOLDERS.contains(&name)
+    }
+
     /// Opens a repository with a password.
     ///
     /// # Errors

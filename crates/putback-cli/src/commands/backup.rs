@@ -308,6 +308,7 @@ fn open(context: &Context, args: &BackupArgs) -> anyhow::Result<Repository> {
     if args.dry_run {
         return Err(missing);
     }
+    init::check_place(context)?;
     let password = match password::given(context)? {
         Some(Secret::Password(password)) => password,
         _ => password::for_new_repository(context, &location::shown(&context.location()?))?,

@@ -4,18 +4,22 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use putback_repo::{InitOptions, KdfCost, Password, Repository, SlotOwner};
+use putback_repo::{
+    Error as RepositoryError, InitOptions, KdfCost, Password, Repository, SlotOwner,
+};
 
 use crate::context::{self, Context};
 use crate::location;
 use crate::password::{self, OtherPassword};
-use crate::report::Outcome;
+use crate::report::{Failure, Outcome};
 use crate::ui::{json, text};
 
 /// Make a new repository
 ///
-/// The location is a folder that does not exist or is empty. Who loses the password loses the
-/// backups: `putback key add` adds a second one, `putback key export` prints the key to paper.
+/// The location is a folder that is made if it does not exist. On this machine it must hold nothing else, but
+/// for hidden files and what systems keep in the root of a disk; in a storage over a network, what else is
+/// there is left alone. Who loses the password loses the backups: `putback key add` adds a second one,
+/// `putback key export` prints the key to paper.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
         putback init --repo /mnt/disk/backup\n  \
@@ -132,12 +136,51 @@ fn chunk_size(text: &str) -> Result<u32, String> {
 /// Makes a repository.
 pub(crate) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Outcome> {
     // Before a password is asked for: the location must make sense.
-    let (_, location) = context.store()?;
-    let shown = location::shown(&location);
+    check_place(context)?;
+    let shown = location::shown(&context.location()?);
     let like = args.like(context)?;
     let password = password::for_new_repository(context, &shown)?;
     create(context, &args.settings, args.compression, like.as_ref(), &password)?;
     Ok(Outcome::Done)
+}
+
+/// Names, besides hidden ones, that systems give to what they keep in the root of a disk.
+const OF_SYSTEMS: [&str; 3] = ["lost+found", "System Volume Information", "$RECYCLE.BIN"];
+
+/// Refuses a folder of this machine that holds files of somebody: between them, a repository would be
+/// changed or deleted by mistake. What an `init` that was interrupted has left is not in the way.
+pub(crate) fn check_place(context: &Context) -> anyhow::Result<()> {
+    let (store, location) = context.store()?;
+    let Some(folder) = location::local_folder(&location)? else { return Ok(()) };
+    let shown = location::shown(&location);
+    match fs_err::metadata(&folder) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => {
+            let message = format!("{shown} is a file, and a repository is a folder");
+            return Err(Failure::usage(message).into());
+        }
+        // Whatever else keeps it from being made is told when it is.
+        Err(_) => return Ok(()),
+    }
+    if Repository::exists(store.as_ref())? {
+        let location = store.describe();
+        return Err(RepositoryError::RepositoryExists { location }.into());
+    }
+    for entry in fs_err::read_dir(&folder)? {
+        let name = entry?.file_name();
+        let is_harmless = name.to_str().is_some_and(|name| {
+            name.starts_with('.') || OF_SYSTEMS.contains(&name) || Repository::uses_name(name)
+        });
+        if !is_harmless {
+            let name = text::escaped(name.as_encoded_bytes());
+            return Err(Failure::usage_with(
+                format!("{shown} is not empty: it holds {name}"),
+                "give the repository a folder of its own; one that does not exist is made",
+            )
+            .into());
+        }
+    }
+    Ok(())
 }
 
 /// Makes a repository at the given location and says so; also for `backup --init`.
