@@ -62,17 +62,7 @@ fn a_command_that_fails_gives_no_password() {
 fn nobody_is_asked_for_the_password_of_a_repository_that_is_not_there() {
     let mut environment = TestEnvironment::new();
     environment.unset("PUTBACK_PASSWORD");
-    // A session of its own has no terminal.
-    let program = environment.command([""; 0]).get_program().to_owned();
-    let run = |environment: &TestEnvironment| {
-        let mut command = environment.command(["--wait"]);
-        let mut setsid = std::process::Command::new("setsid");
-        setsid.arg("--wait").arg(&program).arg("snapshots").env_clear();
-        for (name, value) in command.stdin(std::process::Stdio::null()).get_envs() {
-            setsid.envs(value.map(|value| (name, value)));
-        }
-        setsid.stdin(std::process::Stdio::null()).output().unwrap()
-    };
+    let run = |environment: &TestEnvironment| without_terminal(environment, &["snapshots"]);
     let output = run(&environment);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(10), "{stderr}");
@@ -92,26 +82,48 @@ fn no_error_shows_the_password() {
     }
 }
 
+/// Runs the program in a session of its own, which has no terminal.
+#[cfg(target_os = "linux")]
+fn without_terminal(environment: &TestEnvironment, arguments: &[&str]) -> std::process::Output {
+    let command = environment.command(arguments);
+    let mut setsid = std::process::Command::new("setsid");
+    setsid.arg("--wait").arg(command.get_program()).args(command.get_args()).env_clear();
+    setsid.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    setsid.stdin(std::process::Stdio::null()).output().unwrap()
+}
+
 #[test]
 #[cfg(target_os = "linux")]
-fn without_a_terminal_nobody_is_asked() {
-    let mut environment = TestEnvironment::new();
+fn without_a_terminal_it_is_said_which_password_is_missing_and_what_gives_it() {
+    let mut environment = TestEnvironment::with_repository();
+    let other = environment.path("other").to_str().unwrap().to_owned();
+    environment.run(["--repo", &other, "init", "--kdf-cost", "low"]).success();
+    let new = environment.path("new").to_str().unwrap().to_owned();
+    let first = environment.path("repository").to_str().unwrap().to_owned();
+    let check = |environment: &TestEnvironment, arguments: &[&str], what: &str, flags: &str| {
+        let output = without_terminal(environment, arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert_eq!(
+            stderr,
+            format!(
+                "error: no {what} was given, and there is no terminal to ask for it\n\
+                 hint: give it with {flags}\n"
+            )
+        );
+    };
+    let of = |location: &str| format!("password of the repository {location}");
+    let to = "--to-password-file, --to-password-command, --to-password-fd or PUTBACK_TO_PASSWORD";
+    check(&environment, &["replicate", "--to", &other], &of(&other), to);
+    let like = "--like-password-file, --like-password-command, --like-password-fd or \
+                PUTBACK_LIKE_PASSWORD";
+    check(&environment, &["--repo", &new, "init", "--like", &other], &of(&other), like);
+    let added = "--new-password-file, --new-password-command, --new-password-fd or \
+                 PUTBACK_NEW_PASSWORD";
+    check(&environment, &["key", "add"], "new password", added);
     environment.unset("PUTBACK_PASSWORD");
-    // A session of its own has no terminal.
-    let output = std::process::Command::new("setsid")
-        .arg("--wait")
-        .arg(environment.command([""; 0]).get_program())
-        .arg("init")
-        .env_clear()
-        .env("HOME", environment.path("home"))
-        .env("PUTBACK_REPO", environment.path("repository"))
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(
-        stderr.contains("no password was given") && stderr.contains("PUTBACK_PASSWORD"),
-        "{stderr}"
-    );
+    let own = "--password-file, --password-command, --password-fd or PUTBACK_PASSWORD";
+    check(&environment, &["replicate", "--to", &other], &of(&first), own);
+    let first_of_new = format!("password for the new repository {new}");
+    check(&environment, &["--repo", &new, "init"], &first_of_new, own);
 }

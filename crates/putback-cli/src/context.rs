@@ -14,7 +14,7 @@ use crate::bytes;
 use crate::config;
 use crate::interrupt::Interrupt;
 use crate::location;
-use crate::password::{self, OtherPassword, Secret};
+use crate::password::{self, OtherPassword, Secret, Wanted};
 use crate::report::{self, Failure};
 use crate::storages::Storages;
 use crate::ui::Ui;
@@ -24,7 +24,9 @@ const LOCATION_BYTES_MAX: usize = 64 << 10;
 /// What the repository calls the text that `--key-file` gives.
 const EXPORTED_KEY: &str = "the exported key";
 /// Wrong passwords that may be typed at a prompt.
-const PROMPTS_MAX: usize = 3;
+pub(crate) const PROMPTS_MAX: usize = 3;
+/// What a prompt says before it asks for a password again.
+pub(crate) const WRONG_PASSWORD: &str = "wrong password, try again; ";
 
 /// What a command runs with.
 pub(crate) struct Context {
@@ -83,7 +85,7 @@ impl Context {
         let machine = self.machine();
         let shown = location::shown(&location);
         let Some(secret) = password::given(self)? else {
-            return self.open_by_prompt(&store, &shown, &machine);
+            return self.open_by_prompt(&store, &Wanted::of_repository(&shown, ""), &machine);
         };
         let (repository, password) = match secret {
             Secret::Password(password) => {
@@ -107,7 +109,7 @@ impl Context {
     fn open_by_prompt(
         &self,
         store: &Arc<dyn Store>,
-        shown: &str,
+        wanted: &Wanted,
         machine: &Machine,
     ) -> anyhow::Result<(Repository, Option<Password>)> {
         // Nobody is to search for the password of what is not there.
@@ -116,9 +118,9 @@ impl Context {
             return Err(RepositoryError::NoRepository { location }.into());
         }
         let mut attempt = 1;
-        let mut question = format!("password of {shown}: ");
+        let mut remark = "";
         loop {
-            let password = password::prompt(&question)?;
+            let password = password::prompt(remark, wanted)?;
             match Repository::open(Arc::clone(store), &password, machine)
                 .map_err(anyhow::Error::new)
             {
@@ -127,7 +129,7 @@ impl Context {
                     return Ok((repository, Some(password)));
                 }
                 Err(error) if attempt < PROMPTS_MAX && report::is_wrong_password(&error) => {
-                    question = format!("wrong password, try again; password of {shown}: ");
+                    remark = WRONG_PASSWORD;
                     attempt += 1;
                 }
                 Err(error) => return Err(error),
@@ -144,12 +146,23 @@ impl Context {
         let store = location::open_store(self, location)?;
         let machine = self.machine();
         let Some(given) = password.given(self)? else {
-            let opened = self.open_by_prompt(&store, &location::shown(location), &machine);
+            let wanted = password.wanted(&location::shown(location));
+            let opened = self.open_by_prompt(&store, &wanted, &machine);
             return opened.map(|(repository, _)| repository);
         };
         let repository = Repository::open(store, &given, &machine)?;
         self.show_warnings(&repository);
         Ok(repository)
+    }
+
+    /// Asks something that `y` and `yes` agree to. Ctrl-C ends the program, whatever operation asks.
+    ///
+    /// # Errors
+    /// Nobody answered. That somebody is there, [`Ui::can_ask`] says.
+    pub(crate) fn confirm(&self, question: &str) -> Result<bool, Failure> {
+        let _question = self.interrupt.question();
+        let answer = self.ui.ask(&format!("{question} y or yes, anything else is no: "))?;
+        Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
     }
 
     /// Shows what the repository noticed since the last call.

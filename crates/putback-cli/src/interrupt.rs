@@ -3,7 +3,8 @@
 //! There is one handler for the whole program. An operation that can stop at a safe point says so
 //! with [`Interrupt::cancel`]: the first interrupt asks it to, the second ends the program. Anything
 //! else ends at the first one, with a word about it and the exit code for it; what it had begun to
-//! write under a temporary name ([`Interrupt::remove`]) does not stay behind.
+//! write under a temporary name ([`Interrupt::remove`]) does not stay behind. So does an operation
+//! that waits for an answer ([`Interrupt::question`]).
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,8 @@ pub(crate) struct Interrupt {
 struct State {
     /// Asks the operation to stop, and the sentence that says what it still does.
     cancel: Option<(Cancel, &'static str)>,
+    /// Questions that wait for an answer.
+    questions: u32,
     /// Files that nobody asked for.
     leftovers: Vec<PathBuf>,
     /// As it was when the program began.
@@ -51,6 +54,13 @@ impl Interrupt {
         self.state().leftovers.push(leftover);
     }
 
+    /// Until the value is dropped somebody is asked something, and nothing else is done: an interrupt
+    /// is the answer, and ends the program.
+    pub(crate) fn question(&self) -> Question {
+        self.state().questions += 1;
+        Question { interrupt: self.clone() }
+    }
+
     /// Returns unless the program is being ended: then the reason for that is the interrupt, whatever
     /// else may have failed for it, such as a pipe whose reader was interrupted too.
     pub(crate) fn settle(&self) {
@@ -62,10 +72,12 @@ impl Interrupt {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs on a thread of its own. Holds the state to the end, also to that of the program.
-    fn come(&self, ui: &Ui) {
+    /// Runs on a thread of its own, or where a prompt was interrupted. Holds the state to the end, also
+    /// to that of the program.
+    pub(crate) fn come(&self, ui: &Ui) {
         let state = self.state();
-        match &state.cancel {
+        let cancel = state.cancel.as_ref().filter(|_| state.questions == 0);
+        match cancel {
             Some((cancel, until_then)) if !cancel.is_cancelled() => {
                 cancel.cancel();
                 ui.notice(&format!("{until_then}; press again to stop at once"));
@@ -80,6 +92,17 @@ impl Interrupt {
                 end_now(&state);
             }
         }
+    }
+}
+
+/// Stands for a question that waits for its answer.
+pub(crate) struct Question {
+    interrupt: Interrupt,
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.interrupt.state().questions -= 1;
     }
 }
 

@@ -31,6 +31,12 @@ fn main() -> ExitCode {
     let context = Context::new(parsed.global, parsed.origins, parsed.storages);
     let watched = context.interrupt.watch(&context.ui);
     let result = watched.and_then(|()| commands::run(&context, parsed.command));
+    if let Err(error) = &result
+        && report::is_interrupted_prompt(error)
+    {
+        // The prompt has raised the signal, too: whichever of the two is first says so and ends the program.
+        context.interrupt.come(&context.ui);
+    }
     context.interrupt.settle();
     match result {
         Ok(outcome) => outcome.into(),

@@ -69,7 +69,10 @@ pub(crate) fn for_new_repository(context: &Context, shown: &str) -> anyhow::Resu
             Err(Failure::usage("a new repository needs a password; --key-file opens existing ones")
                 .into())
         }
-        None => prompt_twice(&format!("password for the new repository {shown}: ")),
+        None => {
+            let what = format!("password for the new repository {shown}");
+            prompt_twice(&Wanted::new(what, &ways("")))
+        }
     }
 }
 
@@ -93,7 +96,7 @@ impl NewPasswordArgs {
         let origins = with_variable(&context.origins, "PUTBACK_NEW_PASSWORD", "new_password");
         let ids = ["new_password_file", "new_password_command", "new_password_fd", "new_password"];
         let Some(chosen) = origins.strongest(&ids)? else {
-            return prompt_twice("new password: ");
+            return prompt_twice(&Wanted::new("new password", &ways("new")));
         };
         read(
             chosen.trim_start_matches("new_"),
@@ -118,6 +121,11 @@ pub(crate) struct OtherPassword<'a> {
 }
 
 impl OtherPassword<'_> {
+    /// What a person is asked for.
+    pub(crate) fn wanted(&self, shown: &str) -> Wanted {
+        Wanted::of_repository(shown, self.prefix)
+    }
+
     /// What the flags or the environment give; `None` if a person is to be asked.
     pub(crate) fn given(&self, context: &Context) -> anyhow::Result<Option<Password>> {
         let variable = format!("PUTBACK_{}_PASSWORD", self.prefix.to_uppercase());
@@ -137,14 +145,47 @@ impl OtherPassword<'_> {
     }
 }
 
-/// Asks on the terminal, without showing what is typed.
-pub(crate) fn prompt(question: &str) -> anyhow::Result<Password> {
-    checked(Zeroizing::new(typed(question)?.as_bytes().to_vec()), "the terminal")
+/// A password that is asked for.
+pub(crate) struct Wanted {
+    /// Which one: `password of the repository /srv/backup`.
+    what: String,
+    /// What to do where nobody can be asked.
+    hint: String,
+}
+
+impl Wanted {
+    /// `ways` are the flags and variables that give it.
+    pub(crate) fn new(what: impl Into<String>, ways: &str) -> Self {
+        Self { what: what.into(), hint: format!("give it with {ways}") }
+    }
+
+    /// That of the repository whose flags begin with `prefix`.
+    pub(crate) fn of_repository(shown: &str, prefix: &str) -> Self {
+        Self::new(format!("password of the repository {shown}"), &ways(prefix))
+    }
+}
+
+/// The flags and the variable that give a password; `prefix` is what they begin with, if anything.
+fn ways(prefix: &str) -> String {
+    let (flag, variable) = match prefix {
+        "" => (String::new(), String::new()),
+        prefix => (format!("{prefix}-"), format!("{}_", prefix.to_uppercase())),
+    };
+    format!(
+        "--{flag}password-file, --{flag}password-command, --{flag}password-fd or \
+         PUTBACK_{variable}PASSWORD"
+    )
+}
+
+/// Asks on the terminal, without showing what is typed; `remark` goes before the question.
+pub(crate) fn prompt(remark: &str, wanted: &Wanted) -> anyhow::Result<Password> {
+    let typed = typed(&format!("{remark}{}: ", wanted.what), wanted)?;
+    checked(Zeroizing::new(typed.as_bytes().to_vec()), "the terminal")
 }
 
 /// Asks on the terminal; `None` if nothing was typed.
-pub(crate) fn prompt_or_none(question: &str) -> anyhow::Result<Option<Password>> {
-    let typed = typed(question)?;
+pub(crate) fn prompt_or_none(question: &str, wanted: &Wanted) -> anyhow::Result<Option<Password>> {
+    let typed = typed(question, wanted)?;
     Ok((!typed.is_empty()).then(|| Password::new(typed.as_bytes().to_vec())))
 }
 
@@ -160,16 +201,23 @@ pub(crate) fn from_file(flag: &str, path: &Path) -> anyhow::Result<Password> {
     read("password_file", &sources)
 }
 
-fn typed(question: &str) -> Result<Zeroizing<String>, Failure> {
+fn typed(question: &str, wanted: &Wanted) -> Result<Zeroizing<String>, Failure> {
     rpassword::prompt_password(question).map(Zeroizing::new).map_err(|error| match error.kind() {
         std::io::ErrorKind::Interrupted => Failure::Interrupted,
-        _ => Failure::NoPassword,
+        // Ctrl-D.
+        std::io::ErrorKind::UnexpectedEof => {
+            Failure::usage_with(format!("no {} was typed", wanted.what), wanted.hint.as_str())
+        }
+        _ => Failure::NoPassword { what: wanted.what.clone(), hint: wanted.hint.clone() },
     })
 }
 
-fn prompt_twice(question: &str) -> anyhow::Result<Password> {
-    let first = typed(question)?;
-    let second = typed("once more: ")?;
+fn prompt_twice(wanted: &Wanted) -> anyhow::Result<Password> {
+    let first = typed(&format!("{}: ", wanted.what), wanted)?;
+    if first.is_empty() {
+        return Err(empty("the terminal").into());
+    }
+    let second = typed("once more: ", wanted)?;
     if first != second {
         return Err(
             Failure::other("the two passwords differ", "nothing was changed; try again").into()
@@ -229,9 +277,13 @@ fn read(chosen: &str, sources: &Sources<'_>) -> anyhow::Result<Password> {
 
 fn checked(mut content: Zeroizing<Vec<u8>>, origin: &str) -> anyhow::Result<Password> {
     if content.is_empty() {
-        return Err(Failure::usage(format!("the password from {origin} is empty")).into());
+        return Err(empty(origin).into());
     }
     Ok(Password::new(std::mem::take(&mut *content)))
+}
+
+fn empty(origin: &str) -> Failure {
+    Failure::usage(format!("the password from {origin} is empty"))
 }
 
 /// A small file that `flag` names and that holds `what`.

@@ -77,8 +77,13 @@ pub(crate) enum Failure {
         hint: Option<String>,
     },
     /// No source of a password was given and there is no terminal to ask.
-    #[error("no password was given, and there is no terminal to ask for it")]
-    NoPassword,
+    #[error("no {what} was given, and there is no terminal to ask for it")]
+    NoPassword {
+        /// Which one.
+        what: String,
+        /// How it can be given.
+        hint: String,
+    },
     /// Nobody has signed in to a storage, or its token is refused.
     #[error("{message}")]
     SignIn {
@@ -173,6 +178,11 @@ pub(crate) fn is_no_repository(error: &anyhow::Error) -> bool {
 /// Whether `error` says that the password is wrong.
 pub(crate) fn is_wrong_password(error: &anyhow::Error) -> bool {
     matches!(repository_error(error), Some(RepositoryError::WrongPassword { .. }))
+}
+
+/// Whether `error` says that somebody pressed Ctrl-C where something was asked for.
+pub(crate) fn is_interrupted_prompt(error: &anyhow::Error) -> bool {
+    matches!(failure(error), Some(Failure::Interrupted))
 }
 
 /// Prints an error with its causes and hint, and says which code it leads to.
@@ -270,7 +280,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             Failure::KeyFile { .. } => code::WRONG_PASSWORD,
             Failure::Interrupted => code::INTERRUPTED,
             Failure::Other { .. }
-            | Failure::NoPassword
+            | Failure::NoPassword { .. }
             | Failure::Damaged { .. }
             | Failure::RolledBack => code::FAILED,
         };
@@ -368,13 +378,10 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
     if let Some(failure) = failure(error) {
         return match failure {
             Failure::Usage { hint, .. } | Failure::Other { hint, .. } => hint.clone(),
-            Failure::SignIn { hint, .. } | Failure::Refused { hint, .. } => Some(hint.clone()),
+            Failure::NoPassword { hint, .. }
+            | Failure::SignIn { hint, .. }
+            | Failure::Refused { hint, .. } => Some(hint.clone()),
             Failure::Service { source, storage, .. } => service_hint(&source.kind, Some(storage)),
-            Failure::NoPassword => Some(
-                "give it with --password-file, --password-command, --password-fd or \
-                 PUTBACK_PASSWORD"
-                    .to_owned(),
-            ),
             Failure::KeyFile { .. } => Some(
                 "compare it with the text that `putback key export` printed, line by line; a \
                  password opens the repository too"
@@ -543,7 +550,7 @@ mod tests {
     fn every_cause_has_its_exit_code_at_any_depth() {
         let location = || "/r".to_owned();
         check(Failure::usage("x"), 2);
-        check(Failure::NoPassword, 1);
+        check(Failure::NoPassword { what: "password".to_owned(), hint: String::new() }, 1);
         check(RepositoryError::NoRepository { location: location() }, 10);
         check(EngineError::from(RepositoryError::NoRepository { location: location() }), 10);
         check(RepositoryError::WrongPassword { location: location() }, 12);

@@ -49,8 +49,9 @@ enum KeyCommand {
     /// Seal what is written from now on under a new key
     ///
     /// For when a password or an exported key was lost to somebody. The passwords that stay are asked
-    /// for, one after another, since their slots have to hold the new key; all others open the
-    /// repository no more, and neither does any key that was exported before. What is stored already
+    /// for, one after another, since their slots have to hold the new key; an empty line, and a yes to the
+    /// question that follows, drops a slot. Passwords that are dropped open the repository no more, and
+    /// neither does any key that was exported before. What is stored already
     /// stays under the key of before: `putback prune --rewrite-epoch` stores it anew.
     #[command(after_help = "Examples:\n  \
             putback key rotate\n  \

@@ -1,6 +1,5 @@
 //! `putback prune`.
 
-use std::io::{self, BufRead, IsTerminal};
 use std::time::Duration;
 
 use clap::Args;
@@ -117,7 +116,7 @@ fn confirm(context: &Context) -> anyhow::Result<()> {
                         the time that a commit may take and listings may lag, and waits for it. A \
                         backup of a machine whose clock or storage does worse than that would be \
                         damaged";
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() || context.ui.is_json() {
+    if !context.ui.can_ask() {
         return Err(Failure::usage_with(
             RISK,
             "give --yes if no other machine backs up there now, or leave --instant out",
@@ -125,12 +124,9 @@ fn confirm(context: &Context) -> anyhow::Result<()> {
         .into());
     }
     context.ui.interrupted(RISK);
-    context.ui.interrupted("go on? type yes:");
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    match answer.trim() {
-        "yes" => Ok(()),
-        _ => Err(Failure::other("prune was not confirmed", "nothing was changed").into()),
+    match context.confirm("go on?")? {
+        true => Ok(()),
+        false => Err(Failure::other("prune was not confirmed", "nothing was changed").into()),
     }
 }
 

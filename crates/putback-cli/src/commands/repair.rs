@@ -1,7 +1,5 @@
 //! `putback repair`.
 
-use std::io::{self, BufRead};
-
 use clap::{Args, Subcommand};
 use putback_format::id::SnapshotId;
 use putback_repo::{
@@ -193,12 +191,9 @@ fn confirm(context: &Context) -> anyhow::Result<()> {
         )
         .into());
     }
-    context.ui.interrupted("do this? type yes:");
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer)?;
-    match answer.trim() {
-        "yes" => Ok(()),
-        _ => Err(Failure::other("the repair was not confirmed", "nothing was changed").into()),
+    match context.confirm("do this?")? {
+        true => Ok(()),
+        false => Err(Failure::other("the repair was not confirmed", "nothing was changed").into()),
     }
 }
 

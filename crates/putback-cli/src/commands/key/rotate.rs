@@ -3,15 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use putback_repo::{Password, Repository, Rotation, SlotInfo};
+use putback_repo::{Repository, Rotation, SlotInfo};
 
-use crate::context::Context;
-use crate::password;
+use crate::context::{Context, PROMPTS_MAX, WRONG_PASSWORD};
+use crate::password::{self, Wanted};
 use crate::report::{Failure, Outcome};
 use crate::ui::{json, text};
-
-/// Wrong passwords that may be typed for one slot.
-const PROMPTS_MAX: usize = 3;
 
 #[derive(Args, Debug)]
 pub(super) struct RotateArgs {
@@ -44,7 +41,7 @@ pub(super) fn run(context: &Context, args: &RotateArgs) -> anyhow::Result<Outcom
     if args.drop_others {
         rotation.drop_others();
     }
-    ask_for_others(context, &repository, &mut rotation)?;
+    ask_for_others(context, &repository, &mut rotation, args.dry_run)?;
     if rotation.kept().next().is_none() {
         return Err(Failure::usage_with(
             "an exported key opened the repository, and no password was given that stays",
@@ -123,6 +120,7 @@ fn ask_for_others(
     context: &Context,
     repository: &Repository,
     rotation: &mut Rotation,
+    is_dry_run: bool,
 ) -> anyhow::Result<()> {
     let others: Vec<SlotInfo> = rotation.others().cloned().collect();
     if others.is_empty() {
@@ -138,34 +136,56 @@ fn ask_for_others(
         .into());
     }
     for slot in &others {
-        // A password that was typed for another one may open this one too.
-        let mut attempts = 0;
-        while rotation.others().any(|other| other.id == slot.id) {
-            let question = format!("password of slot {}, nothing to drop it: ", named(slot));
-            let Some(password) = password::prompt_or_none(&question)? else {
-                rotation.drop_slot(&slot.id);
-                break;
-            };
-            attempts += 1;
-            if !keeps(repository, rotation, password, slot)? && attempts == PROMPTS_MAX {
-                return Err(Failure::other(
-                    format!("no password was given that opens slot {}", slot.id.short()),
-                    "nothing was changed",
-                )
-                .into());
-            }
+        // A password that was typed for another one may have opened this one too.
+        if is_left(rotation, slot) {
+            ask_for(context, repository, rotation, slot, is_dry_run)?;
         }
     }
     Ok(())
 }
 
-/// Whether `password` is the one of `slot`; it is kept if it opens any slot.
-fn keeps(
+fn ask_for(
+    context: &Context,
     repository: &Repository,
     rotation: &mut Rotation,
-    password: Password,
     slot: &SlotInfo,
-) -> anyhow::Result<bool> {
-    repository.keep_password(rotation, password)?;
-    Ok(!rotation.others().any(|other| other.id == slot.id))
+    is_dry_run: bool,
+) -> anyhow::Result<()> {
+    let wanted = Wanted::new(format!("password of slot {}", named(slot)), "--keep-password-file");
+    let question = format!("password of slot {}, nothing to drop it: ", named(slot));
+    let mut remark = "";
+    for _ in 0..PROMPTS_MAX {
+        let Some(password) = password::prompt_or_none(&format!("{remark}{question}"), &wanted)?
+        else {
+            let drop = format!(
+                "drop slot {}, so that its password opens the repository no more?",
+                slot.id.short()
+            );
+            if is_dry_run || context.confirm(&drop)? {
+                rotation.drop_slot(&slot.id);
+                return Ok(());
+            }
+            remark = "the slot is not dropped; ";
+            continue;
+        };
+        // It is kept whichever slot it opens.
+        let opens_any = repository.keep_password(rotation, password)?;
+        if !is_left(rotation, slot) {
+            return Ok(());
+        }
+        remark = match opens_any {
+            true => "this is the password of another slot, which is kept; ",
+            false => WRONG_PASSWORD,
+        };
+    }
+    Err(Failure::other(
+        format!("no password was given that opens slot {}", slot.id.short()),
+        "nothing was changed",
+    )
+    .into())
+}
+
+/// Whether it is not said yet what becomes of the slot.
+fn is_left(rotation: &Rotation, slot: &SlotInfo) -> bool {
+    rotation.others().any(|other| other.id == slot.id)
 }

@@ -79,10 +79,8 @@ fn confirm(context: &Context, storage: &Storage) -> anyhow::Result<bool> {
         )
         .into());
     }
-    let answer = context
-        .ui
-        .ask(&format!("forget storage '{}'? What is stored there stays. [y/N] ", storage.name))?;
-    Ok(matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes"))
+    let question = format!("what is stored there stays. Forget storage '{}'?", storage.name);
+    Ok(context.confirm(&question)?)
 }
 
 /// Revokes the token, unless another storage uses the same one: put.io may give an application the
