@@ -18,6 +18,8 @@ mod ls;
 mod man;
 mod output;
 mod password;
+#[cfg(target_os = "linux")]
+mod prompts;
 mod prune;
 mod putio;
 mod repair;

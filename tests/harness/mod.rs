@@ -2,6 +2,8 @@
 
 pub(crate) mod putio;
 pub(crate) mod schema;
+#[cfg(target_os = "linux")]
+pub(crate) mod terminal;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
