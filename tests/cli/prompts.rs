@@ -89,7 +89,7 @@ fn a_program_that_is_told_to_end_at_a_password_leaves_the_terminal_as_it_was() {
     let environment = without_password(TestEnvironment::with_snapshot());
     let screen = Terminal::run(&environment, &["snapshots"])
         .expect("password of the repository")
-        .is_told_to_end_secretly()
+        .ended_secretly()
         .ends(130);
     assert_eq!(screen.matches("interrupted").count(), 1, "{screen}");
 }

@@ -41,6 +41,7 @@ pub(crate) struct Terminal {
 
 impl Terminal {
     /// Starts the program.
+    #[expect(clippy::disallowed_methods, reason = "the thread ends when the terminal is closed")]
     pub(crate) fn run(environment: &TestEnvironment, arguments: &[&str]) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
         let person = openpt(flags).unwrap();
@@ -119,20 +120,20 @@ impl Terminal {
     /// Types a line when the program has taken care that it is not shown.
     #[track_caller]
     pub(crate) fn types_secretly(self, line: &str) -> Self {
-        self.is_secret().types(line)
+        self.waits_for_secret().types(line)
     }
 
     /// Sends the program SIGTERM when what is typed is not shown.
     #[track_caller]
-    pub(crate) fn is_told_to_end_secretly(self) -> Self {
-        let terminal = self.is_secret();
+    pub(crate) fn ended_secretly(self) -> Self {
+        let terminal = self.waits_for_secret();
         kill_process(terminal.program.unwrap(), Signal::TERM).unwrap();
         terminal
     }
 
     /// Waits until what is typed is not shown.
     #[track_caller]
-    fn is_secret(self) -> Self {
+    fn waits_for_secret(self) -> Self {
         let started = Instant::now();
         while self.modes().contains(LocalModes::ECHO) {
             assert!(started.elapsed() < PATIENCE, "what is typed shows in\n{}", self.screen);
