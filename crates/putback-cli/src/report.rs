@@ -484,6 +484,11 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
             "nothing was marked or deleted; `putback check` lists what is missing, and a backup of what is \
              still at its source stores it anew; a snapshot that cannot be mended can be forgotten"
         }
+        RepositoryError::SnapshotsGone { .. } => {
+            "nothing was marked or deleted; bring them back, from the trash of the storage or from another copy \
+             of the repository; if that cannot be, `putback check --accept-rollback` takes it for known on this \
+             machine"
+        }
         RepositoryError::OthersActive { .. } => {
             "leave --instant out: what is marked goes with a prune after the grace period, beside any \
              number of backups"

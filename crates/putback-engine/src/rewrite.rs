@@ -133,7 +133,7 @@ pub fn rewrite(
     let mut report = RewriteReport::default();
     let backup = match options.dry_run {
         true => repository.begin_dry_run(None, options.workers)?,
-        false => repository.begin_backup(None, options.workers)?,
+        false => repository.begin_upkeep(options.workers)?,
     };
     let total = Amount { items: snapshots.len() as u64, bytes: 0 };
     observer.event(Event::PhaseStarted { phase: Phase::Rewrite, total: Some(total) });

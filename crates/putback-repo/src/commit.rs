@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 use crate::forget::Retained;
 use crate::observe::Cancel;
 use crate::pack_writer::{FrameWriter, PackWriter, Written};
-use crate::snapshots::{LISTS_MAX, StoredSnapshot};
+use crate::snapshots::{LISTS_MAX, Marks, StoredSnapshot};
 use crate::state::Seen;
 use crate::{Repository, layout};
 
@@ -104,8 +104,8 @@ pub struct Backup {
     repository: Repository,
     writer: PackWriter,
     adopted: u64,
-    /// Snapshots that were forgotten when it began.
-    forgotten: BTreeSet<SnapshotId>,
+    /// What marks and forget records said when it began, but for packs.
+    marks: Marks,
     /// Whether a snapshot was written.
     is_committed: AtomicBool,
     /// When step 1 began, until a commit has used it, by the clock that goes on in suspend.
@@ -122,12 +122,12 @@ impl Repository {
         self.load_marks_and_index().map(drop)
     }
 
-    /// As [`Repository::load_index`]; yields the forgotten snapshots.
-    fn load_marks_and_index(&self) -> Result<BTreeSet<SnapshotId>> {
-        let marks = self.marks()?;
+    /// As [`Repository::load_index`]; yields what else the marks say.
+    fn load_marks_and_index(&self) -> Result<Marks> {
+        let mut marks = self.marks()?;
         self.load_segments()?;
-        self.index().set_marked(marks.packs.into_iter());
-        Ok(marks.forgotten)
+        self.index().set_marked(std::mem::take(&mut marks.packs).into_iter());
+        Ok(marks)
     }
 
     /// Loads the index unless that was done: reading needs it, listing snapshots does not.
@@ -137,11 +137,11 @@ impl Repository {
 
     /// As [`Repository::load_index`], and packs that are not there any more are avoided too. Where a listing
     /// costs a round trip, only marks and tombstones tell.
-    fn load_index_for_writing(&self) -> Result<BTreeSet<SnapshotId>> {
+    fn load_index_for_writing(&self) -> Result<Marks> {
         self.index().forget_unlisted();
-        let forgotten = self.load_marks_and_index()?;
+        let marks = self.load_marks_and_index()?;
         if self.store().capabilities().is_remote {
-            return Ok(forgotten);
+            return Ok(marks);
         }
         let listed: BTreeSet<PackId> = self
             .store()
@@ -160,7 +160,7 @@ impl Repository {
             self.warn(format!("pack {id} is lost; what this backup needs of it is stored again"));
         }
         self.index().avoid(lost);
-        Ok(forgotten)
+        Ok(marks)
     }
 
     /// A segment that is gone and that none replaces was deleted between listing and reading: a compactor had
@@ -220,19 +220,33 @@ impl Repository {
         Ok((id, object.len() as u64))
     }
 
-    /// Begins a run that writes: loads the index, and takes over packs that an interrupted run of this machine
-    /// stored and no segment names. `level` overrides the configuration; `workers` is how many cores to use.
+    /// Begins a run that stores what may be new: sends what an interrupted run of this machine has not come to
+    /// send, then as [`Repository::begin_upkeep`]. `level` overrides the configuration; `workers` is how many cores
+    /// to use.
     ///
     /// # Errors
-    /// As [`Repository::load_index`].
+    /// As [`Repository::load_index`], and what keeps things from being sent.
     pub fn begin_backup(&self, level: Option<i32>, workers: usize) -> Result<Backup> {
         for info in self.store().resume_uploads()? {
             if let (layout::PACKS, Ok(id)) = (info.path.folder(), info.path.name().parse()) {
                 self.state().journal_pack(&id)?;
             }
         }
+        self.begin_writing(level, workers)
+    }
+
+    /// Begins a run that looks after what is stored, and that must be able to make room: loads the index, and takes
+    /// over packs that an interrupted run of this machine stored and no segment names.
+    ///
+    /// # Errors
+    /// As [`Repository::load_index`].
+    pub fn begin_upkeep(&self, workers: usize) -> Result<Backup> {
+        self.begin_writing(None, workers)
+    }
+
+    fn begin_writing(&self, level: Option<i32>, workers: usize) -> Result<Backup> {
         let begun = self.since_boot();
-        let forgotten = self.load_index_for_writing()?;
+        let marks = self.load_index_for_writing()?;
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
         let writer = PackWriter::new(self, level, workers, false)?;
@@ -245,12 +259,12 @@ impl Repository {
             repository: self.clone(),
             writer,
             adopted: count,
-            forgotten,
+            marks,
             is_committed: false.into(),
             begun: Mutex::new(Some(begun)),
         };
         let settled = self.settle_pending(&backup)?;
-        backup.forgotten.extend(settled);
+        backup.marks.forgotten.extend(settled);
         Ok(backup)
     }
 
@@ -273,7 +287,7 @@ impl Repository {
         }
         for id in pending {
             match self.read_snapshot(&id) {
-                Ok(snapshot) if !backup.forgotten.contains(&id) => {
+                Ok(snapshot) if !backup.marks.forgotten.contains(&id) => {
                     let root = &snapshot.root;
                     // Its number is taken.
                     let sequences = BTreeMap::from([(snapshot.writer, snapshot.sequence)]);
@@ -310,7 +324,7 @@ impl Repository {
     /// # Errors
     /// As [`Repository::load_index`].
     pub fn begin_dry_run(&self, level: Option<i32>, workers: usize) -> Result<Backup> {
-        let forgotten = self.load_index_for_writing()?;
+        let marks = self.load_index_for_writing()?;
         self.index().reset_needed();
         let level = level.unwrap_or(self.config().compression_level);
         let writer = PackWriter::new(self, level, workers, true)?;
@@ -318,7 +332,7 @@ impl Repository {
             repository: self.clone(),
             writer,
             adopted: 0,
-            forgotten,
+            marks,
             is_committed: false.into(),
             begun: Mutex::default(),
         })
@@ -415,9 +429,9 @@ impl Backup {
         &self.repository
     }
 
-    /// Snapshots that were forgotten when it began.
-    pub(crate) fn forgotten(&self) -> &BTreeSet<SnapshotId> {
-        &self.forgotten
+    /// What marks and forget records said when it began, but for packs.
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     /// Packs of an interrupted run that this one took over.

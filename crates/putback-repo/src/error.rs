@@ -146,6 +146,12 @@ pub enum Error {
         /// How long ago that was, in seconds.
         age_seconds: u64,
     },
+    /// The store lacks snapshots that were there and that nobody has forgotten.
+    #[error("{what}; a prune would delete what they need")]
+    SnapshotsGone {
+        /// Which ones.
+        what: String,
+    },
     /// No snapshot matches.
     #[error("no snapshot matches '{selector}'")]
     NoSnapshot {

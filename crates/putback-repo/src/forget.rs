@@ -122,7 +122,7 @@ impl Repository {
         workers: usize,
         cancel: &Cancel,
     ) -> Result<Undeleted> {
-        let backup = self.begin_backup(None, workers)?;
+        let backup = self.begin_upkeep(workers)?;
         let mut retained = Retained::default();
         let mut report = Undeleted::default();
         for stored in snapshots {
@@ -158,7 +158,7 @@ impl Repository {
         workers: usize,
         cancel: &Cancel,
     ) -> Result<Vec<(SnapshotId, SnapshotId)>> {
-        self.begin_backup(None, workers)?.replace(changes, false, cancel)
+        self.begin_upkeep(workers)?.replace(changes, false, cancel)
     }
 }
 

@@ -32,6 +32,8 @@ use crate::compact::{CompactOptions, SEGMENTS_LEAST_AT_PRUNE};
 use crate::error::{Error, Result};
 use crate::observe::{Cancel, Observer};
 use crate::requests::Requests;
+use crate::snapshots::{Marks, StoredSnapshot, missing_numbers};
+use crate::state::Seen;
 
 /// How long a mark stands before its packs go.
 pub const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -173,12 +175,15 @@ impl Repository {
     /// # Errors
     /// - [`Error::BlobMissing`], [`Error::BlobUnknown`], [`Error::BlobDamaged`], [`Error::Damaged`]: a snapshot
     ///   cannot be read completely; nothing is marked then, nor deleted.
+    /// - [`Error::SnapshotsGone`]: the store lacks snapshots that nobody has forgotten; nothing is marked then, nor
+    ///   deleted.
     /// - [`Error::OthersActive`]: other machines write, and what is marked was to go at once.
     /// - [`Error::CommitContended`]: others wrote so much meanwhile that no look showed the same twice.
     /// - [`Error::Store`].
     pub fn prune(&self, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
         let mut report = PruneReport::default();
-        let run = Run { repository: self, options, observer };
+        // Before any listing: what others on this machine note meanwhile need not be listed yet.
+        let run = Run { repository: self, options, observer, seen: self.state().seen() };
         run.run(&mut report)?;
         if !options.cancel.is_cancelled() {
             run.compact_segments(&mut report);
@@ -202,10 +207,20 @@ pub(crate) fn is_older(time: Timestamp, now: Timestamp, age: Duration) -> bool {
     now.as_nanoseconds() - time.as_nanoseconds() >= age
 }
 
+/// Says which snapshots the store lacks although nobody has forgotten them. They may come back, from a trash or from
+/// another copy of the repository; what they alone need must be there then.
+fn gone(snapshots: &[StoredSnapshot], marks: &Marks, seen: &Seen) -> Option<String> {
+    let missing = missing_numbers(snapshots, marks, seen);
+    let texts: Vec<String> = missing.iter().map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
+}
+
 struct Run<'a> {
     repository: &'a Repository,
     options: &'a PruneOptions,
     observer: &'a dyn Observer,
+    /// What this machine knows that the store must have.
+    seen: Seen,
 }
 
 impl Run<'_> {
@@ -324,10 +339,20 @@ impl Run<'_> {
         let (backup, snapshots, plan) = loop {
             let backup = match self.options.dry_run {
                 true => repository.begin_dry_run(None, 0)?,
-                false => repository.begin_backup(None, self.options.workers)?,
+                false => repository.begin_upkeep(self.options.workers)?,
             };
-            let snapshots = self.snapshots(backup.forgotten())?;
+            let snapshots = self.snapshots(backup.marks())?;
             attempts += 1;
+            if let Some(gone) = &snapshots.gone {
+                if attempts > 1 {
+                    return Err(Error::SnapshotsGone { what: gone.clone() });
+                }
+                // Forgotten and pruned meanwhile, or not listed yet.
+                if !self.is_consistent() && !self.wait(repository.times().second_look) {
+                    return Ok(written);
+                }
+                continue;
+            }
             match self.plan(&snapshots, report) {
                 Ok(None) => return Ok(written),
                 Ok(Some(plan)) => break (backup, snapshots, plan),

@@ -74,15 +74,11 @@ pub(crate) struct Marks {
     pub(crate) forgotten_sequences: BTreeSet<(WriterId, u64)>,
 }
 
-impl Repository {
-    /// Reads all marks.
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] if one cannot be read: a writer must not go on without it.
-    pub(crate) fn marks(&self) -> Result<Marks> {
-        let mut marks = Marks::default();
-        for (_, mark) in self.read_marks()? {
-            match mark.kind {
+impl<'a> FromIterator<&'a Mark> for Marks {
+    fn from_iter<I: IntoIterator<Item = &'a Mark>>(all: I) -> Self {
+        let mut marks = Self::default();
+        for mark in all {
+            match &mark.kind {
                 MarkKind::Packs(packs) => marks.packs.extend(packs),
                 MarkKind::Forget(forgotten) => {
                     for record in forgotten {
@@ -92,7 +88,17 @@ impl Repository {
                 }
             }
         }
-        Ok(marks)
+        marks
+    }
+}
+
+impl Repository {
+    /// Reads all marks.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if one cannot be read: a writer must not go on without it.
+    pub(crate) fn marks(&self) -> Result<Marks> {
+        Ok(self.read_marks()?.iter().map(|(_, mark)| mark).collect())
     }
 
     /// Reads all objects of the `marks` folder, each with its row. A mark that is gone was carried out since it was

@@ -10,14 +10,14 @@ use putback_format::segment::Segment;
 use putback_format::tree::Timestamp;
 use putback_store::{LockMode, ObjectInfo};
 
-use super::{PruneReport, Run, StandingMark, is_older, later_of};
+use super::{PruneReport, Run, StandingMark, gone, is_older, later_of};
 use crate::commit::Backup;
 use crate::error::{Error, Result};
 use crate::forget::Retained;
 use crate::layout;
 use crate::observe::{Amount, Event, Phase};
 use crate::requests::Requests;
-use crate::snapshots::StoredSnapshot;
+use crate::snapshots::{Marks, StoredSnapshot};
 
 /// How often everything is looked at again before giving up.
 const ATTEMPTS: usize = 8;
@@ -222,6 +222,7 @@ impl Run<'_> {
         let repository = self.repository;
         let mut before: Option<(BTreeSet<MarkId>, BTreeSet<SnapshotId>)> = None;
         let mut retained = Retained::default();
+        let mut has_lacked = false;
         for attempt in 0..ATTEMPTS {
             if attempt > 0 && !self.is_consistent() {
                 self.wait(repository.times().second_look);
@@ -248,11 +249,20 @@ impl Run<'_> {
                 look.snapshots.iter().filter_map(|info| info.path.name().parse().ok()).collect();
             let counted = listed.iter().filter(|id| !look.forgotten.contains_key(id));
             let snapshots = repository.read_every(counted)?;
+            let known: Marks = read.iter().map(|(_, mark)| mark).collect();
+            if let Some(what) = gone(&snapshots, &known, &self.seen) {
+                // Once, it may be that a listing lags.
+                if self.is_consistent() || std::mem::replace(&mut has_lacked, true) {
+                    return Err(Error::SnapshotsGone { what });
+                }
+                before = None;
+                continue;
+            }
             let ids: BTreeSet<SnapshotId> = snapshots.iter().map(|stored| stored.id).collect();
             if before.as_ref().is_some_and(|(_, before)| !are_marks_new && *before == ids) {
                 return Ok(Some(look));
             }
-            let backup = repository.begin_backup(None, self.options.workers)?;
+            let backup = repository.begin_upkeep(self.options.workers)?;
             match self.retain_all(&backup, &snapshots, &mut retained) {
                 // A segment that no listing shows yet: it is looked at once more.
                 Err(Error::BlobUnknown { .. }) if attempt == 0 && !self.is_consistent() => continue,

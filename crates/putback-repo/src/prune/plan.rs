@@ -14,7 +14,7 @@ use putback_format::tree::Timestamp;
 use putback_store::ObjectInfo;
 
 use super::repack::is_copied;
-use super::{MaxUnused, PruneReport, Run, is_older};
+use super::{MaxUnused, PruneReport, Run, gone, is_older};
 use crate::error::{Error, Result};
 use crate::id_set::IdSet;
 use crate::index::{LiveSet, Liveness, PackNumber, PackUse};
@@ -22,7 +22,7 @@ use crate::layout;
 use crate::observe::{Amount, Event, Phase};
 use crate::reader::requests_for;
 use crate::requests::Requests;
-use crate::snapshots::{StoredSnapshot, is_void};
+use crate::snapshots::{Marks, StoredSnapshot, is_void};
 
 /// A pack below this share of a full one is small.
 const SMALL_SHARE: u64 = 4;
@@ -74,6 +74,8 @@ pub(super) struct Snapshots {
     counted: Vec<StoredSnapshot>,
     /// Checkpoints that are void and will be forgotten.
     pub(super) void: Vec<StoredSnapshot>,
+    /// Says which ones are gone without having been forgotten, if any are.
+    pub(super) gone: Option<String>,
     /// How many are forgotten and still there.
     pub(super) forgotten: usize,
 }
@@ -83,11 +85,14 @@ type FrameUses = BTreeMap<PackNumber, Vec<u32>>;
 
 impl Run<'_> {
     /// All snapshots that there are now.
-    pub(super) fn snapshots(&self, forgotten: &BTreeSet<SnapshotId>) -> Result<Snapshots> {
+    pub(super) fn snapshots(&self, marks: &Marks) -> Result<Snapshots> {
         let repository = self.repository;
-        let (forgotten, ids): (Vec<_>, Vec<_>) =
-            repository.list_snapshot_ids()?.into_iter().partition(|id| forgotten.contains(id));
+        let (forgotten, ids): (Vec<_>, Vec<_>) = repository
+            .list_snapshot_ids()?
+            .into_iter()
+            .partition(|id| marks.forgotten.contains(id));
         let all = repository.read_every(ids.iter())?;
+        let gone = gone(&all, marks, &self.seen);
         let void: BTreeSet<SnapshotId> = all
             .iter()
             .filter(|stored| !stored.snapshot.complete && is_void(&stored.snapshot, &all))
@@ -97,7 +102,7 @@ impl Run<'_> {
             all.into_iter().partition(|stored| void.contains(&stored.id));
         let taken = &self.options.taken_for_forgotten;
         counted.retain(|stored| !(self.options.dry_run && taken.contains(&stored.id)));
-        Ok(Snapshots { counted, void, forgotten: forgotten.len() })
+        Ok(Snapshots { counted, void, gone, forgotten: forgotten.len() })
     }
 
     /// Which packs are needed, and what to do about the others. None if it was stopped.

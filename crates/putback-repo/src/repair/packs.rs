@@ -234,7 +234,7 @@ impl Repository {
         if steps.is_empty() {
             return Ok(());
         }
-        let backup = self.begin_backup(None, options.workers)?;
+        let backup = self.begin_upkeep(options.workers)?;
         let index = self.index();
         let marked = self.marks()?.packs;
         index.distrust(&steps.bad);

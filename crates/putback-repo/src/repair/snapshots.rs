@@ -427,7 +427,7 @@ impl Repository {
         let fresh = self.with_fresh_index(false);
         fresh.load_index()?;
         let mut search = Search::new(&fresh, &steps.broken, options);
-        let backup = self.begin_backup(None, options.workers)?;
+        let backup = self.begin_upkeep(options.workers)?;
         self.index().distrust(&steps.broken.iter().copied().collect::<Vec<_>>());
         let mut trees = backup.frame_writer(BlobKind::Tree);
         let mut retained = Retained::default();
