@@ -287,10 +287,7 @@ impl Error {
     /// Whether it says that a blob which is needed cannot be had.
     #[must_use]
     pub fn is_about_blob(&self) -> bool {
-        matches!(
-            self,
-            Self::BlobUnknown { .. } | Self::BlobDamaged { .. } | Self::BlobLost { .. }
-        )
+        matches!(self, Self::BlobUnknown { .. } | Self::BlobDamaged { .. } | Self::BlobLost { .. })
     }
 
     /// Makes an error of the cache or state directory.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use putback_repo::prune::{MaxUnused, PruneOptions};
-use putback_repo::{Error, Machine, Times};
+use putback_repo::{Machine, Times};
 use putback_store::memory::MemoryStore;
 
 use crate::support::*;
