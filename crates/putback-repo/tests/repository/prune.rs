@@ -78,6 +78,7 @@ fn what_a_forgotten_snapshot_alone_needed_goes_and_everything_else_stays() {
     assert_eq!(ids(&repository), [second.id]);
     let report = prune(&repository, &instant());
     assert!(report.packs_deleted >= 1 && report.snapshots_deleted == 1, "{report:?}");
+    assert_eq!((report.packs_left, report.bytes_left), (0, 0), "{report:?}");
     assert!(bytes(&store) < before - 250_000, "{} of {before}", bytes(&store));
     assert_holds(&store, &key, &second, &rest);
     let reopened = open(store.clone(), &key);
@@ -207,6 +208,44 @@ fn a_snapshot_gets_other_words_and_keeps_its_content() {
         (first.snapshot.time, &first.snapshot.host)
     );
     assert_holds(&store, &key, &new, &all);
+}
+
+#[test]
+fn a_snapshot_of_which_something_is_lost_stays_and_the_others_get_their_words() {
+    let Two { store, key, first, second, rest, .. } = two();
+    let before = store.list("packs").unwrap();
+    let more = files([("kept", noise(2, 200_000).as_slice()), ("lost", &noise(7, 400_000))]);
+    let hurt = back_up(&open(store.clone(), &key), &more).unwrap();
+    let last = back_up(&open(store.clone(), &key), &rest).unwrap();
+    let mut new = store.list("packs").unwrap();
+    new.retain(|row| row.size > 100_000 && !before.contains(row));
+    assert_eq!(new.len(), 1);
+    store.delete(&new).unwrap();
+
+    let repository = open(store.clone(), &key);
+    let changes: Vec<_> = [&first, &hurt, &second, &last]
+        .map(|old| {
+            let tags = vec!["tax".to_owned()];
+            (old.clone(), SnapshotDraft { tags, ..SnapshotDraft::from(&old.snapshot) })
+        })
+        .into();
+    let replaced = repository.replace(&changes, 1, &Cancel::default()).unwrap();
+    let written: Vec<_> = replaced.written.iter().map(|(old, _)| *old).collect();
+    assert_eq!(written, [first.id, second.id, last.id]);
+    assert!(!replaced.is_interrupted && replaced.failed.len() == 1);
+    let (id, error) = &replaced.failed[0];
+    let pack = new[0].path.name();
+    assert!(
+        *id == hurt.id
+            && matches!(error, Error::BlobLost { pack: lost, .. } if lost.to_string() == pack),
+        "{error}"
+    );
+    assert!(error.to_string().ends_with(&format!("is lost: pack {} is missing", &pack[..8])));
+    let listed = ids(&repository);
+    assert!(listed.len() == 4 && listed.contains(&hurt.id) && !listed.contains(&first.id));
+    let again =
+        repository.find_snapshot(&replaced.written[2].1.to_string(), &SnapshotFilter::default());
+    assert_holds(&store, &key, &again.unwrap(), &rest);
 }
 
 #[test]
@@ -634,6 +673,8 @@ fn a_stopped_wait_leaves_the_rest_to_a_later_run() {
     clock.after(Duration::from_secs(600), move || cancel.cancel());
     let report = prune(&repository, &options);
     assert!(report.is_interrupted && report.bytes_marked > 0 && report.packs_deleted == 0);
+    assert_eq!(report.packs_left, report.packs_unneeded + report.packs_repacked);
+    assert_eq!(report.bytes_left, report.bytes_marked);
     assert!(clock.since_boot() < Duration::from_secs(700), "{clock:?}");
     clock.advance(Duration::from_secs(3 * 3600));
     let later = open_with(store.clone(), &key, &clock.machine());
