@@ -238,3 +238,30 @@ fn prune_stores_anew_what_is_under_the_key_of_before() {
         .shows("besides, under such a key: ");
     environment.run(["check", "--read-data"]).success().shows("no damage found");
 }
+
+#[test]
+fn what_is_left_under_the_key_of_before_is_counted_after_the_deletions() {
+    let environment = TestEnvironment::with_snapshot();
+    environment.write("more.bin", vec![9; 3_000]);
+    environment.backup();
+    environment.run(["forget", "--keep-last", "1"]).success();
+    environment.run(["key", "rotate"]).success();
+    let prune = ["prune", "--rewrite-epoch", "--instant"];
+    let run = environment.run(prune.iter().chain(&["--json"])).success();
+    let summary = run.message("summary");
+    assert_eq!(summary["snapshots_deleted"], 1, "{summary}");
+    assert_eq!(summary["snapshots_old_key"], 1, "the forgotten one is gone: {summary}");
+    assert_eq!(summary["marks_old_key"], 1, "the forget record: {summary}");
+    let listed = |folder: &str| {
+        std::fs::read_dir(environment.path("repository").join(folder)).unwrap().count() as u64
+    };
+    assert_eq!((listed("snapshots"), listed("marks")), (1, 1));
+    let segments = summary["segments_old_key"].as_u64().unwrap();
+    assert!(segments < listed("index"), "what this run wrote is under the new key: {summary}");
+    environment
+        .run(prune)
+        .success()
+        .shows("besides, under such a key: ")
+        .shows("snapshots keep theirs until they are forgotten and pruned")
+        .shows("forget records stay for good");
+}

@@ -196,3 +196,42 @@ fn a_socket_counts_as_nothing() {
     let run = environment.run(["restore", "latest", "--target", "out"]).success();
     run.shows("1 new, 0 changed, 0 already right, 0 kept");
 }
+
+#[test]
+fn files_of_a_lost_pack_are_told_shortly_with_one_hint_at_the_end() {
+    let (environment, id, pack, file) = super::tag::with_lost_pack();
+    let run = environment.run(["restore", &id, "--target", "out"]).code(3);
+    let line =
+        format!("error: [ROOT]/source/{file} could not be restored: pack {pack} is missing\n");
+    let run = run.complains(&line).complains("1 entry could not be restored completely");
+    let stderr = run.stderr();
+    assert_eq!(stderr.matches("hint:").count(), 1, "{stderr}");
+    let hint = stderr.trim_end().lines().last().unwrap();
+    assert!(hint.starts_with("hint: `putback check --read-data`"), "{stderr}");
+    assert!(hint.contains("`putback repair packs`"), "{stderr}");
+    let run = environment.run(["restore", "--json", &id, "--target", "again"]).code(3);
+    let summary = run.message("summary");
+    assert_eq!((&summary["error_count"], &summary["errors_lost"]), (&1.into(), &1.into()));
+    assert_eq!(run.error_messages()[0]["kind"], "lost");
+    // What fails for another reason is no damage.
+    environment.run(["restore", "latest", "--target", "whole"]).success().hides("hint:");
+}
+
+#[test]
+#[cfg(unix)]
+fn files_and_links_are_counted_apart_as_by_backup() {
+    let environment = TestEnvironment::with_repository();
+    environment.write("a.txt", "one");
+    environment.write("b.txt", "two");
+    std::os::unix::fs::symlink("a.txt", environment.source().join("link")).unwrap();
+    environment.backup().shows("in all:   2 files,");
+    environment
+        .run(["restore", "latest", "--target", "out"])
+        .success()
+        .shows("restored:   3 new")
+        .shows("in all:     2 files, 1 link or special file, 6 B\n");
+    let run = environment.run(["restore", "--json", "latest", "--target", "out"]).success();
+    schema::check_messages("restore", &run.messages());
+    let summary = run.message("summary");
+    assert_eq!((&summary["total_files"], &summary["total_others"]), (&3.into(), &1.into()));
+}

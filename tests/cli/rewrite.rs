@@ -108,6 +108,11 @@ fn words_about_a_snapshot_change_and_the_old_one_stays_if_asked() {
         ])
         .success()
         .shows("1 snapshot rewritten, 0 as they should be")
+        .shows(&format!("  hostname: '{}' -> 'lap'\n", before["hostname"].as_str().unwrap()))
+        .shows(&format!("  username: '{}' -> 'bob'\n", before["username"].as_str().unwrap()))
+        .shows("  description: none -> 'the first'\n")
+        .shows("  tags: none -> 'a,b'\n")
+        .shows("' -> '2026-01-02T05:04:05+02:00'\n")
         .hides("prune");
     let all = snapshots(&environment);
     assert_eq!(all.len(), 2);
@@ -163,8 +168,19 @@ fn programs_get_what_was_removed_and_old_and_new_ids() {
     let removed = run.message("removed");
     assert!(removed["item"].as_str().unwrap().ends_with("/folder/deeper"));
     assert_eq!((&removed["files"], &removed["bytes"]), (&1.into(), &300_000.into()));
+    assert_eq!(run.message("changed")["changes"], serde_json::json!([]));
     assert_eq!(run.message("changed")["new_snapshot_id"], snapshots(&environment)[0]["id"]);
     assert_eq!(run.message("summary")["bytes_removed"], 300_000);
+    let run = environment
+        .run(["rewrite", "--json", "-n", "--set-host", "lap", "--add-tag", "b,a"])
+        .success();
+    schema::check_messages("rewrite", &run.messages());
+    let old = &snapshots(&environment)[0]["hostname"];
+    let expected = serde_json::json!([
+        { "field": "hostname", "old": old, "new": "lap" },
+        { "field": "tags", "old": "", "new": "a,b" },
+    ]);
+    assert_eq!(run.message("changed")["changes"], expected);
 }
 
 #[test]
@@ -185,4 +201,71 @@ fn wrong_usage_is_told_and_a_snapshot_is_not_emptied() {
         .run(["rewrite", "--set-host", "x"])
         .code(2)
         .complains("PUTBACK_EXCLUDE is for backups");
+}
+
+#[test]
+fn many_snapshots_get_one_time_only_if_each_is_named() {
+    let environment = TestEnvironment::with_snapshot();
+    environment.write("later.txt", "later\n");
+    environment.backup();
+    let before = snapshots(&environment);
+    let time = ["rewrite", "--set-time", "2026-01-02T03:04:05Z"];
+    for more in [&[][..], &["-n"], &["--path", environment.source().to_str().unwrap()]] {
+        environment
+            .run(time.iter().chain(more))
+            .code(2)
+            .complains("--set-time would give 2 snapshots the same time")
+            .complains("hint: name the snapshots");
+    }
+    assert_eq!(snapshots(&environment), before);
+    environment
+        .run(time.iter().chain(&["latest", "latest~1"]))
+        .success()
+        .shows("2 snapshots rewritten");
+    let after = snapshots(&environment);
+    assert_eq!(after.len(), 2);
+    assert_eq!(after[0]["time"], after[1]["time"]);
+}
+
+#[test]
+fn a_snapshot_is_not_left_with_nothing_but_the_way_to_what_it_held() {
+    let environment = TestEnvironment::with_snapshot();
+    let before = snapshots(&environment);
+    let source = environment.source();
+    let root = environment.path("");
+    for all in [source.to_str().unwrap(), root.to_str().unwrap().trim_end_matches('/')] {
+        environment
+            .run(["rewrite", "latest", "--exclude", all])
+            .code(1)
+            .complains("nothing would be left of it: forget it instead")
+            .complains("no snapshot was rewritten");
+    }
+    assert_eq!(snapshots(&environment), before);
+    // The folder itself is something that was backed up.
+    let below = format!("{}/*", source.display());
+    environment.run(["rewrite", "latest", "--exclude", &below]).success().shows("1 snapshot rew");
+    environment.run(["ls", "--recursive", "latest"]).success().shows("/source").hides("a.txt");
+}
+
+#[test]
+fn damaged_snapshots_stay_and_what_is_lost_can_be_removed() {
+    let (environment, id, pack, file) = super::tag::with_lost_pack();
+    environment
+        .run(["rewrite", "--set-user", "bob"])
+        .code(3)
+        .shows("2 snapshots rewritten, 0 as they should be")
+        .complains(&format!("error: snapshot {id} stays as it is\n  caused by: blob "))
+        .complains(&format!(" is lost: pack {pack} is missing\n"))
+        .complains("hint: `putback repair packs` saves");
+    environment
+        .run(["rewrite", "--set-user", "eve", &id])
+        .code(1)
+        .complains("error: no snapshot was rewritten\nhint: `putback repair packs`");
+    // Without what is lost it needs nothing of that.
+    environment
+        .run(["rewrite", "--exclude", file, &id])
+        .success()
+        .shows("1 snapshot rewritten")
+        .hides("stays as it is");
+    environment.run(["rewrite", "--set-user", "eve"]).success().shows("3 snapshots rewritten");
 }

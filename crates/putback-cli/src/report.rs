@@ -185,9 +185,15 @@ pub(crate) fn is_interrupted_prompt(error: &anyhow::Error) -> bool {
     matches!(failure(error), Some(Failure::Interrupted))
 }
 
-/// Prints an error with its causes and hint, and says which code it leads to.
-pub(crate) fn failed(ui: &Ui, error: &anyhow::Error) -> ExitCode {
-    let code = exit_code(error);
+/// Whether `error` says that something in the repository is lost or damaged.
+pub(crate) fn is_damage(error: &anyhow::Error) -> bool {
+    repository_error(error).is_some_and(|error| {
+        error.is_damage() || matches!(error, RepositoryError::PacksLost { .. })
+    })
+}
+
+/// What an error and its causes say, each on a line.
+pub(crate) fn messages(error: &anyhow::Error) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for cause in error.chain() {
         let line = text::printable(&cause.to_string());
@@ -196,6 +202,13 @@ pub(crate) fn failed(ui: &Ui, error: &anyhow::Error) -> ExitCode {
             lines.push(line);
         }
     }
+    lines
+}
+
+/// Prints an error with its causes and hint, and says which code it leads to.
+pub(crate) fn failed(ui: &Ui, error: &anyhow::Error) -> ExitCode {
+    let code = exit_code(error);
+    let mut lines = messages(error);
     if code == code::INTERRUPTED && !ui.is_json() {
         ui.interrupted(&lines.join(": "));
         return ExitCode::from(code);
@@ -477,6 +490,7 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
         }
         RepositoryError::Damaged { .. }
         | RepositoryError::BlobDamaged { .. }
+        | RepositoryError::BlobLost { .. }
         | RepositoryError::BlobUnknown { .. } => {
             "other files are not affected; `putback check --read-data` lists all damage"
         }

@@ -10,6 +10,8 @@
 //! Memory: a page for each directory of the open path, the paths that are removed, and 100,000 directories each of
 //! those that hold nothing to remove and those that were counted.
 
+use std::collections::BTreeMap;
+
 use putback_format::id::{BlobId, SnapshotId};
 use putback_format::key::BlobKind;
 use putback_format::page::PageBuilder;
@@ -118,7 +120,8 @@ pub struct RewriteReport {
 
 /// Rewrites `snapshots`.
 ///
-/// One of which a tree page cannot be read, or of which nothing would be left, stays as it is and is named in the report.
+/// One of which something that a new one needs is lost, or of which nothing would be left, stays as it is and is
+/// named in the report.
 ///
 /// # Errors
 /// - [`Error::Pattern`], [`Error::Source`]: a pattern or a file of patterns.
@@ -142,6 +145,8 @@ pub fn rewrite(
         filter: &filter,
         cancel: &options.cancel,
         trees: backup.frame_writer(BlobKind::Tree),
+        paths: Vec::new(),
+        is_any_kept: false,
         untouched: SubtreeMemo::new(SubtreeMemo::<DirectoryKey, ()>::ENTRIES_MAX),
         counted: SubtreeMemo::new(SubtreeMemo::<DirectoryKey, Removed>::ENTRIES_MAX),
     };
@@ -168,10 +173,15 @@ pub fn rewrite(
     }
     let changes: Vec<_> =
         report.rewritten.iter().map(|one| (one.old.clone(), one.draft.clone())).collect();
-    let written = backup.replace(&changes, options.keeps_old, &options.cancel)?;
-    report.is_interrupted = written.len() < changes.len();
-    for (rewritten, (_, new)) in report.rewritten.iter_mut().zip(written) {
-        rewritten.new = Some(new);
+    let replaced = backup.replace(&changes, options.keeps_old, &options.cancel)?;
+    report.is_interrupted = replaced.is_interrupted;
+    let written: BTreeMap<SnapshotId, SnapshotId> = replaced.written.into_iter().collect();
+    for rewritten in &mut report.rewritten {
+        rewritten.new = written.get(&rewritten.old.id).copied();
+    }
+    for (id, error) in replaced.failed {
+        report.rewritten.retain(|rewritten| rewritten.old.id != id);
+        report.failed.push((id, error.into()));
     }
     Ok(report)
 }
@@ -182,9 +192,8 @@ fn concerns_snapshot(error: &Error) -> bool {
     match error {
         Error::Refused { .. } => true,
         Error::Repository(error) => match error {
-            Repository::BlobUnknown { .. }
-            | Repository::BlobDamaged { .. }
-            | Repository::Damaged { .. } => true,
+            error if error.is_about_blob() => true,
+            Repository::Damaged { .. } => true,
             Repository::Store(error) => error.is_about_object(),
             _ => false,
         },
@@ -198,6 +207,10 @@ struct Pruner<'a> {
     filter: &'a Filter,
     cancel: &'a Cancel,
     trees: FrameWriter,
+    /// What the snapshot at hand was asked to hold.
+    paths: Vec<Vec<u8>>,
+    /// Whether anything stays of it but folders on the way to that.
+    is_any_kept: bool,
     /// Directories, with their path, that hold nothing to remove.
     untouched: SubtreeMemo<(DirectoryKey, Vec<u8>), ()>,
     counted: SubtreeMemo<DirectoryKey, Removed>,
@@ -224,12 +237,12 @@ impl Pruner<'_> {
         let before = SnapshotDraft::from(&stored.snapshot);
         let mut draft = before.clone();
         let mut paths = Vec::new();
+        self.paths.clone_from(&before.paths);
+        self.is_any_kept = false;
         draft.root = self.prune(before.root.clone(), &mut paths)?;
         let mut removed = Removed::default();
         paths.iter().for_each(|path| removed.add(&path.removed));
-        if !paths.is_empty()
-            && matches!(&draft.root.kind, EntryKind::Directory { pages } if pages.is_empty())
-        {
+        if !paths.is_empty() && !self.is_any_kept {
             return Err(Error::Refused {
                 message: "nothing would be left of it: forget it instead".to_owned(),
             });
@@ -290,12 +303,22 @@ impl Pruner<'_> {
                 let counted = self.count(&entry)?;
                 removed.push(RemovedPath { path: path.clone(), is_directory, removed: counted });
             } else if self.has_to_look(&entry, &path) {
+                self.is_any_kept |= !self.leads_to_content(&path);
                 let open = self.open(entry, path.len())?;
                 stack.push(open);
             } else {
+                self.is_any_kept = true;
                 push(&mut self.trees, open, &entry)?;
             }
         }
+    }
+
+    /// Whether a folder is there only because something below it was asked for.
+    fn leads_to_content(&self, folder: &[u8]) -> bool {
+        let is_above = |path: &Vec<u8>| {
+            path.strip_prefix(folder).is_some_and(|below| below.first() == Some(&b'/'))
+        };
+        self.paths.iter().any(is_above)
     }
 
     fn has_to_look(&self, entry: &Entry, path: &[u8]) -> bool {

@@ -157,7 +157,7 @@ impl Repository {
             .filter(|id| !listed.contains(id) && !self.index().is_avoided(id))
             .collect();
         for id in &lost {
-            self.warn(format!("pack {id} is lost; what this backup needs of it is stored again"));
+            self.warn(format!("pack {id} is missing; a backup stores again what it needs of it"));
         }
         self.index().avoid(lost);
         Ok(marks)
@@ -296,7 +296,7 @@ impl Repository {
                     drop(lock);
                     match backup.retain(root, &mut Retained::default(), &Cancel::default()) {
                         Ok(()) => {}
-                        Err(error @ (Error::BlobUnknown { .. } | Error::BlobDamaged { .. })) => {
+                        Err(error) if error.is_about_blob() => {
                             self.warn(format!(
                                 "snapshot {} of an interrupted run came too late and is forgotten: {error}",
                                 id.short()
@@ -474,14 +474,16 @@ impl Backup {
     /// # Errors
     /// [`Error::Local`] if the local tables cannot be read.
     pub fn note_damage(&self, error: &Error) -> Result<()> {
-        let Error::BlobDamaged { blob, .. } = error else { return Ok(()) };
+        let (Error::BlobDamaged { blob, .. } | Error::BlobLost { blob, .. }) = error else {
+            return Ok(());
+        };
         let index = self.repository.index();
         for location in index.find_all(blob)? {
             if let Some(id) = index.pack_id(location.pack)
                 && index.distrust(&[id])
             {
                 self.repository.warn(format!(
-                    "pack {id} is damaged; what this backup needs of it is stored again"
+                    "pack {id} is damaged; a backup stores again what it needs of it"
                 ));
             }
         }

@@ -112,6 +112,14 @@ pub enum Error {
         /// A snapshot that needs it.
         snapshot: SnapshotId,
     },
+    /// The packs that hold a blob are not there any more.
+    #[error("blob {} is lost: pack {} is missing", .blob.short(), .pack.short())]
+    BlobLost {
+        /// The blob.
+        blob: BlobId,
+        /// The pack, or the first of several.
+        pack: PackId,
+    },
     /// A pack no longer holds what was sealed.
     #[error("blob {} is damaged in pack {}", .blob.short(), .pack.short())]
     BlobDamaged {
@@ -131,7 +139,7 @@ pub enum Error {
         packs: Vec<PackId>,
     },
     /// A pack has come under a mark between the check and the commit too often.
-    #[error("other programs keep removing packs that this backup needs")]
+    #[error("other programs keep removing packs that this run needs")]
     CommitContended,
     /// Another machine has written lately what must not be there when packs are deleted at once.
     #[error(
@@ -273,10 +281,19 @@ impl Error {
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
-            Self::Damaged { .. } | Self::BlobDamaged { .. } | Self::BlobUnknown { .. } => true,
+            Self::Damaged { .. }
+            | Self::BlobDamaged { .. }
+            | Self::BlobLost { .. }
+            | Self::BlobUnknown { .. } => true,
             Self::Store(error) => is_damage(error),
             _ => false,
         }
+    }
+
+    /// Whether it says that a blob which is needed cannot be had.
+    #[must_use]
+    pub fn is_about_blob(&self) -> bool {
+        matches!(self, Self::BlobUnknown { .. } | Self::BlobDamaged { .. } | Self::BlobLost { .. })
     }
 
     /// Makes an error of the cache or state directory.

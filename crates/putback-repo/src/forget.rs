@@ -135,7 +135,7 @@ impl Repository {
                     report.is_interrupted = true;
                     break;
                 }
-                Err(error @ (Error::BlobUnknown { .. } | Error::BlobDamaged { .. })) => {
+                Err(error) if error.is_about_blob() => {
                     // Of what it noted not all is made sure of.
                     retained = Retained::default();
                     report.failed.push((stored.id, error));
@@ -147,8 +147,8 @@ impl Repository {
         Ok(report)
     }
 
-    /// Writes a snapshot again with other words (tags, host, time, description) and the same content, then forgets
-    /// the old one. Returns old and new ids; fewer than there are changes if it was stopped.
+    /// Writes snapshots again with other words (tags, host, time, description) and the same content, then forgets
+    /// the old ones. One of which something is gone stays as it is, and does not keep the others from it.
     ///
     /// # Errors
     /// As [`Repository::undelete`]. If forgetting fails, both are there.
@@ -157,7 +157,7 @@ impl Repository {
         changes: &[(StoredSnapshot, SnapshotDraft)],
         workers: usize,
         cancel: &Cancel,
-    ) -> Result<Vec<(SnapshotId, SnapshotId)>> {
+    ) -> Result<Replaced> {
         self.begin_upkeep(workers)?.replace(changes, false, cancel)
     }
 }
@@ -168,6 +168,17 @@ pub struct Undeleted {
     /// Old ids and new ones.
     pub written: Vec<(SnapshotId, SnapshotId)>,
     /// Those of which something is gone.
+    pub failed: Vec<(SnapshotId, Error)>,
+    /// Stopped before its end.
+    pub is_interrupted: bool,
+}
+
+/// What became of snapshots that others were to stand for.
+#[derive(Debug, Default)]
+pub struct Replaced {
+    /// Old ids and new ones.
+    pub written: Vec<(SnapshotId, SnapshotId)>,
+    /// Those that stay as they are, since something is gone that a new one would need.
     pub failed: Vec<(SnapshotId, Error)>,
     /// Stopped before its end.
     pub is_interrupted: bool,
@@ -187,8 +198,7 @@ struct Writers {
 
 impl Backup {
     /// Writes snapshots that stand for others, whose trees may rest on what was put in this run, and forgets the
-    /// old ones unless they are to be kept. Ends the run. Returns old and new ids; fewer than there are changes
-    /// if it was stopped.
+    /// old ones unless they are to be kept. One of which something is gone stays as it is. Ends the run.
     ///
     /// # Errors
     /// As [`Backup::commit`] and [`Backup::retain`]; those before the one that failed are replaced.
@@ -197,28 +207,52 @@ impl Backup {
         changes: &[(StoredSnapshot, SnapshotDraft)],
         keeps_old: bool,
         cancel: &Cancel,
-    ) -> Result<Vec<(SnapshotId, SnapshotId)>> {
+    ) -> Result<Replaced> {
         self.flush()?;
         let mut retained = Retained::default();
-        let mut written = Vec::new();
+        let mut report = Replaced::default();
         let mut replaced = Vec::new();
         let result = changes.iter().try_for_each(|(old, draft)| {
-            self.retain(&draft.root, &mut retained, cancel)?;
-            let new = self.commit_again(draft.clone())?;
-            written.push((old.id, new.id));
-            replaced.push(old.clone());
-            Ok::<_, Error>(())
+            let mut new = self.write_again(draft, &mut retained, cancel);
+            if let Err(Error::PacksLost { .. }) = new {
+                // Writers know of it by now: either it can be done without these packs, or it is told what is lost.
+                retained = Retained::default();
+                new = self.write_again(draft, &mut retained, cancel);
+            }
+            match new {
+                Ok(new) => {
+                    report.written.push((old.id, new.id));
+                    replaced.push(old.clone());
+                }
+                Err(error) if error.is_damage() || matches!(error, Error::PacksLost { .. }) => {
+                    // Of what it noted not all is made sure of.
+                    retained = Retained::default();
+                    report.failed.push((old.id, error));
+                }
+                Err(error) => return Err(error),
+            }
+            Ok(())
         });
         // Also after a failure: what has a successor should not be there twice.
         if !keeps_old {
             self.repository().forget(&replaced)?;
         }
         match result {
-            Err(Error::Cancelled) => {}
+            Err(Error::Cancelled) => report.is_interrupted = true,
             result => result?,
         }
         self.finish()?;
-        Ok(written)
+        Ok(report)
+    }
+
+    fn write_again(
+        &self,
+        draft: &SnapshotDraft,
+        retained: &mut Retained,
+        cancel: &Cancel,
+    ) -> Result<StoredSnapshot> {
+        self.retain(&draft.root, retained, cancel)?;
+        self.commit_again(draft.clone())
     }
 
     /// Makes sure that a snapshot of this directory may rely on everything below it: what lies only in packs that
@@ -227,7 +261,7 @@ impl Backup {
     /// Memory: 32 bytes for each page, and a page for each directory on the open path.
     ///
     /// # Errors
-    /// [`Error::BlobUnknown`], [`Error::BlobDamaged`], [`Error::Store`], [`Error::Cancelled`].
+    /// [`Error::BlobUnknown`], [`Error::BlobLost`], [`Error::BlobDamaged`], [`Error::Store`], [`Error::Cancelled`].
     pub fn retain(&self, root: &Entry, retained: &mut Retained, cancel: &Cancel) -> Result<()> {
         let mut writers = Writers {
             data: self.frame_writer(BlobKind::Data),

@@ -51,7 +51,7 @@ pub use check::{CheckOptions, CheckReport, Damage, ReadData};
 pub use commit::{Backup, SnapshotDraft};
 pub use compact::{CompactOptions, Compaction};
 pub use error::{Error, Result};
-pub use forget::Undeleted;
+pub use forget::{Replaced, Undeleted};
 pub use index::{BlobLocation, Index, PackNumber};
 pub use index_table::PackRecord;
 pub use keys::{SlotInfo, SlotOwner};

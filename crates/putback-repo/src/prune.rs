@@ -114,6 +114,10 @@ pub struct PruneReport {
     pub packs_repacked: u64,
     /// Stored bytes of these two.
     pub bytes_marked: u64,
+    /// Packs that this run marked and that are still there: a later one deletes them. 0 in a dry run.
+    pub packs_left: u64,
+    /// Their stored bytes.
+    pub bytes_left: u64,
     /// Stored bytes of the packs that were written for them; in a dry run an estimate.
     pub bytes_written: u64,
     /// Packs that stay although part of them is not needed.
@@ -148,7 +152,8 @@ pub struct PruneReport {
     pub packs_old_key: u64,
     /// Their stored bytes.
     pub bytes_old_key: u64,
-    /// Segments of the index under such a key; counted with [`PruneOptions::rewrite_epoch`] only, as are the next two.
+    /// Segments of the index that are left under such a key; counted with [`PruneOptions::rewrite_epoch`] only and when
+    /// all else is done, as are the next two.
     pub segments_old_key: u64,
     /// Snapshots under such a key, forgotten ones among them.
     pub snapshots_old_key: u64,
@@ -187,6 +192,7 @@ impl Repository {
         run.run(&mut report)?;
         if !options.cancel.is_cancelled() {
             run.compact_segments(&mut report);
+            run.count_old_objects(&mut report)?;
         }
         report.requests += self.requests();
         report.is_interrupted = options.cancel.is_cancelled();
@@ -230,12 +236,21 @@ impl Run<'_> {
         if self.options.cancel.is_cancelled() {
             return Ok(());
         }
+        let before = (report.packs_deleted, report.bytes_deleted);
         let marks = self.mark_unneeded(report)?;
+        if !marks.is_empty() {
+            report.packs_left = report.packs_unneeded + report.packs_repacked;
+            report.bytes_left = report.bytes_marked;
+        }
         if self.options.cancel.is_cancelled() || self.options.dry_run {
             return Ok(());
         }
         if !marks.is_empty() && self.options.instant {
-            self.carry_out_own(marks, report)
+            self.carry_out_own(marks, report)?;
+            let deleted = (report.packs_deleted - before.0, report.bytes_deleted - before.1);
+            report.packs_left = report.packs_left.saturating_sub(deleted.0);
+            report.bytes_left = report.bytes_left.saturating_sub(deleted.1);
+            Ok(())
         } else if marks.is_empty() && waiting.is_empty() {
             // Nothing goes with these snapshots.
             self.delete_long_forgotten(report)
@@ -388,6 +403,9 @@ impl Run<'_> {
         let is_repacked = self.repack(&backup, &plan)?;
         report.bytes_written = backup.finish()?.stored_bytes;
         if !is_repacked {
+            // Stopped: nothing is marked.
+            (report.packs_unneeded, report.packs_repacked) = (0, 0);
+            (report.bytes_marked, report.bytes_repacked) = (0, 0);
             return Ok(written);
         }
         let mut packs: Vec<PackId> = plan

@@ -482,6 +482,7 @@ impl Repository {
     ///
     /// # Errors
     /// - [`Error::BlobUnknown`]: no index names it.
+    /// - [`Error::BlobLost`]: the packs that held it are missing.
     /// - [`Error::BlobDamaged`]: no copy is whole.
     pub fn read_blob(&self, kind: BlobKind, id: &BlobId) -> Result<Vec<u8>> {
         self.load_index_once()?;
@@ -549,6 +550,9 @@ impl Repository {
             Error::Damaged { source, .. } => {
                 let source = source.map(Into::into);
                 Error::BlobDamaged { blob: *id, pack: pack.id, source }
+            }
+            Error::Store(error) if is_damage(&error) && error.is_not_found() => {
+                Error::BlobLost { blob: *id, pack: pack.id }
             }
             Error::Store(error) if is_damage(&error) => {
                 Error::BlobDamaged { blob: *id, pack: pack.id, source: Some(error.into()) }

@@ -42,10 +42,11 @@ pub(crate) struct PruneArgs {
     #[arg(long, env = "PUTBACK_PURGE")]
     purge: bool,
     /// Store anew what is sealed under a key of before the last `key rotate`, in several runs if their
-    /// size is limited, and say what is left under it
+    /// size is limited, and say what is left under it: snapshots and forget records stay as they are
     #[arg(long, env = "PUTBACK_REWRITE_EPOCH")]
     rewrite_epoch: bool,
-    /// Delete in this run what it and earlier ones have marked. On a local disk that is safe. Where the
+    /// Delete in this run the packs that it and earlier ones have marked. On a local disk that is safe; index
+    /// segments that were merged stay for the time of --grace all the same. Where the
     /// storage has no locks, the run waits between mark and deletion for the shortest time there may be,
     /// more than two hours; needs --yes; and is refused if another machine wrote a snapshot within that time
     #[arg(long, env = "PUTBACK_INSTANT")]
@@ -151,7 +152,10 @@ pub(crate) fn prune(
             Error::OthersActive { .. } => {
                 "cannot delete at once what is marked: another machine is writing to this storage"
             }
-            Error::Damaged { .. } | Error::BlobUnknown { .. } | Error::BlobDamaged { .. } => {
+            Error::Damaged { .. }
+            | Error::BlobUnknown { .. }
+            | Error::BlobDamaged { .. }
+            | Error::BlobLost { .. } => {
                 "prune stopped: it must read every snapshot to tell what is needed, and one is damaged; \
                  `putback repair snapshots --forget` does without what is lost"
             }
@@ -171,10 +175,18 @@ fn time_after(seconds: u64) -> Timestamp {
     Timestamp { seconds: now.seconds.saturating_add_unsigned(seconds), nanoseconds: 0 }
 }
 
+/// Packs that this run marks and a later one deletes, and their bytes.
+fn left(options: &PruneOptions, report: &PruneReport) -> (u64, u64) {
+    match (options.dry_run, options.instant) {
+        (true, true) => (0, 0),
+        (true, false) => (report.packs_unneeded + report.packs_repacked, report.bytes_marked),
+        (false, _) => (report.packs_left, report.bytes_left),
+    }
+}
+
 /// When the first packs that are marked may go.
 fn next_deletion(options: &PruneOptions, report: &PruneReport) -> Option<Timestamp> {
-    let marked = report.packs_unneeded + report.packs_repacked;
-    let is_left = marked > 0 && (!options.instant || report.is_interrupted);
+    let is_left = left(options, report).0 > 0;
     let waiting = (report.packs_waiting > 0).then_some(report.seconds_to_wait);
     let new = is_left.then_some(report.grace_seconds);
     waiting.into_iter().chain(new).min().map(time_after)
@@ -183,6 +195,7 @@ fn next_deletion(options: &PruneOptions, report: &PruneReport) -> Option<Timesta
 fn show(context: &Context, options: &PruneOptions, report: &PruneReport, is_remote: bool) {
     let ui = &context.ui;
     let next = next_deletion(options, report);
+    let has_counted = options.rewrite_epoch && !report.is_interrupted;
     if ui.is_json() {
         ui.json(&json::PruneSummary {
             message_type: "summary",
@@ -216,9 +229,9 @@ fn show(context: &Context, options: &PruneOptions, report: &PruneReport, is_remo
             }),
             packs_old_key: report.packs_old_key,
             bytes_old_key: report.bytes_old_key,
-            segments_old_key: options.rewrite_epoch.then_some(report.segments_old_key),
-            snapshots_old_key: options.rewrite_epoch.then_some(report.snapshots_old_key),
-            marks_old_key: options.rewrite_epoch.then_some(report.marks_old_key),
+            segments_old_key: has_counted.then_some(report.segments_old_key),
+            snapshots_old_key: has_counted.then_some(report.snapshots_old_key),
+            marks_old_key: has_counted.then_some(report.marks_old_key),
             is_interrupted: report.is_interrupted,
         });
         return;
@@ -273,20 +286,25 @@ fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
             ));
         }
         if report.packs_repacked > 0 {
-            let (stored, about) =
-                if dry { ("would be stored", "about ") } else { ("was stored", "") };
+            let (is_stored, about) = if dry { ("is", "about ") } else { ("was", "") };
             lines.push(format!(
-                "{verb}  {}, of which {about}{} {stored} anew",
+                "{verb}  {}, after what is needed of {} {is_stored} stored anew: {about}{}",
                 packs(report.packs_repacked, report.bytes_repacked),
+                if report.packs_repacked == 1 { "it" } else { "them" },
                 text::bytes(report.bytes_written)
             ));
         }
-        if !is_instant {
+        let (count, room) = left(options, report);
+        if count > 0 {
             let time = text::time(time_after(report.grace_seconds));
-            let room = report.bytes_marked;
             let verb = if dry { "would go" } else { "go" };
+            let which = if count == marked {
+                "they".to_owned()
+            } else {
+                format!("{} of these", text::count(count))
+            };
             lines.push(format!(
-                "          they {verb} with the first prune after {time}, which gives back {}",
+                "          {which} {verb} with the first prune after {time}, which gives back {}",
                 text::bytes(room)
             ));
         }
@@ -335,6 +353,12 @@ fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
             text::counted(report.segments_merged, "small segment", "small segments"),
             text::count(report.segments_deleted)
         ));
+        if report.segments_merged > 0 {
+            let grace = text::duration(options.grace.as_secs());
+            lines.push(format!(
+                "          what was merged goes with a prune after {grace}, also with --instant: somebody may be reading it"
+            ));
+        }
     }
     if report.packs_partly_needed > 0 {
         let (stay, a) = match report.packs_partly_needed {
@@ -346,7 +370,7 @@ fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
             text::counted(report.packs_partly_needed, "pack", "packs")
         ));
     }
-    if options.rewrite_epoch {
+    if options.rewrite_epoch && !report.is_interrupted {
         lines.extend(old_keys(report, &packs));
     }
     if marked + report.packs_deleted + report.packs_waiting + report.packs_due == 0
@@ -378,6 +402,17 @@ fn old_keys(report: &PruneReport, packs: &dyn Fn(u64, u64) -> String) -> Vec<Str
         .collect();
     if !others.is_empty() {
         lines.push(format!("          besides, under such a key: {}", others.join(", ")));
+        let fates = [
+            (report.segments_old_key, "segments go a grace period after they are merged"),
+            (report.snapshots_old_key, "snapshots keep theirs until they are forgotten and pruned"),
+            (
+                report.marks_old_key,
+                "marks go with their packs, forget records stay for good and hold no more than ids",
+            ),
+        ];
+        let fates: Vec<&str> =
+            fates.iter().filter(|(count, _)| *count > 0).map(|(_, fate)| *fate).collect();
+        lines.push(format!("          {}", fates.join("; ")));
     }
     lines
 }
@@ -410,13 +445,45 @@ mod tests {
         };
         let none = PruneReport { grace_seconds: 100, ..PruneReport::default() };
         check(false, &none, None);
-        let new = PruneReport { packs_unneeded: 1, ..none };
+        let new = PruneReport { packs_unneeded: 1, packs_left: 1, ..none };
         check(false, &new, Some(100));
         let both = PruneReport { packs_waiting: 1, seconds_to_wait: 50, ..new.clone() };
         check(false, &both, Some(50));
-        check(true, &PruneReport { grace_seconds: 0, ..new.clone() }, None);
-        // Where there are no locks, an instant prune waits, unless it is stopped.
-        check(true, &new, None);
-        check(true, &PruneReport { is_interrupted: true, ..new.clone() }, Some(100));
+        // An instant prune leaves nothing, unless it is stopped.
+        let gone = PruneReport { packs_left: 0, packs_deleted: 1, ..new.clone() };
+        check(true, &gone, None);
+        check(true, &PruneReport { is_interrupted: true, ..gone }, None);
+        check(true, &PruneReport { is_interrupted: true, ..new }, Some(100));
+    }
+
+    #[test]
+    fn what_is_deleted_already_is_not_promised_for_later() {
+        let options = PruneOptions { instant: true, ..PruneOptions::default() };
+        let shown = |packs_left, bytes_left| {
+            let report = PruneReport {
+                packs_repacked: 10,
+                bytes_marked: 3000,
+                bytes_repacked: 3000,
+                bytes_written: 4000,
+                packs_left,
+                bytes_left,
+                packs_deleted: 10 - packs_left,
+                bytes_deleted: 3000 - bytes_left,
+                is_interrupted: true,
+                ..PruneReport::default()
+            };
+            lines(&options, &report).join("\n")
+        };
+        let all_gone = shown(0, 0);
+        assert!(all_gone.contains("deleted:  10 packs (2.9 KiB)"), "{all_gone}");
+        assert!(!all_gone.contains("first prune after"), "{all_gone}");
+        // More may be written than the marked packs had: they are not a part of it.
+        assert!(all_gone.contains("stored anew: 3.9 KiB"), "{all_gone}");
+        assert!(!all_gone.contains("of which"), "{all_gone}");
+        let some_left = shown(4, 1024);
+        assert!(some_left.contains("4 of these go with the first prune after"), "{some_left}");
+        assert!(some_left.contains("gives back 1.0 KiB"), "{some_left}");
+        let none_gone = shown(10, 3000);
+        assert!(none_gone.contains("they go with the first prune after"), "{none_gone}");
     }
 }

@@ -151,6 +151,7 @@ fn show(context: &Context, report: &RestoreReport, dry_run: bool) {
             dry_run,
             seconds_elapsed: report.duration.as_secs(),
             total_files: report.files_total,
+            total_others: report.others_total,
             files_restored: report.files_restored,
             files_updated: report.files_updated,
             files_unchanged: report.files_unchanged,
@@ -160,6 +161,7 @@ fn show(context: &Context, report: &RestoreReport, dry_run: bool) {
             bytes_restored: report.bytes_written,
             bytes_skipped: report.bytes_reused,
             error_count: report.problems,
+            errors_lost: report.problems_lost,
             is_interrupted: report.is_interrupted,
         });
         return;
@@ -177,6 +179,12 @@ fn show(context: &Context, report: &RestoreReport, dry_run: bool) {
         text::bytes(report.bytes_reused),
         text::duration(report.duration.as_secs()),
     ));
+    ui.say(format_args!(
+        "in all:     {}, {}, {}",
+        text::counted(report.files_total - report.others_total, "file", "files"),
+        text::counted(report.others_total, "link or special file", "links and special files"),
+        text::bytes(report.bytes_total),
+    ));
     if dry_run {
         ui.say(format_args!("dry run: nothing was written"));
     }
@@ -187,5 +195,11 @@ fn show(context: &Context, report: &RestoreReport, dry_run: bool) {
             "{} could not be restored completely; see above",
             text::counted(report.problems, "entry", "entries")
         ));
+    }
+    if report.problems_lost > 0 {
+        ui.hint(
+            "`putback check --read-data` lists what is lost, and `putback repair packs` saves what is left; an \
+             earlier snapshot may have other versions of these files",
+        );
     }
 }

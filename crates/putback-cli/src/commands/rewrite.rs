@@ -6,11 +6,13 @@ use clap::Args;
 use jiff::Zoned;
 use putback_engine::backup::FilterOptions;
 use putback_engine::rewrite::{self, RewriteOptions, RewriteReport, Rewritten};
+use putback_format::id::SnapshotId;
+use putback_format::tree::Timestamp;
 use putback_repo::SnapshotDraft;
 
 use crate::args::Origin;
 use crate::commands::select::FilterArgs;
-use crate::commands::tag::TagChanges;
+use crate::commands::tag::{self, TagChanges};
 use crate::context::Context;
 use crate::report::{Failure, Outcome};
 use crate::ui::progress::{self, Entries, Kind};
@@ -72,7 +74,7 @@ pub(crate) struct RewriteArgs {
         help_heading = "What to change"
     )]
     set_host: Option<String>,
-    /// Time: 2026-11-22T13:05:07, with an offset or local
+    /// Time: 2026-11-22T13:05:07, with an offset or local; more than one snapshot only if each is named
     #[arg(long, env = "PUTBACK_SET_TIME", value_name = "TIME", alias = "new-time",
           value_parser = text::parse_time, help_heading = "What to change")]
     set_time: Option<Zoned>,
@@ -168,6 +170,16 @@ pub(crate) fn run(context: &Context, args: &RewriteArgs) -> anyhow::Result<Outco
     let repository = context.open()?;
     let chosen = args.filter.choose(&repository, &args.snapshots)?;
     context.show_warnings(&repository);
+    if args.set_time.is_some() && args.snapshots.is_empty() && chosen.len() > 1 {
+        return Err(Failure::usage_with(
+            format!(
+                "--set-time would give {} snapshots the same time",
+                text::count(chosen.len() as u64)
+            ),
+            "name the snapshots that are to have it",
+        )
+        .into());
+    }
     let change = |draft: &mut SnapshotDraft| args.change(draft);
     let options = RewriteOptions {
         filter: FilterOptions {
@@ -187,20 +199,28 @@ pub(crate) fn run(context: &Context, args: &RewriteArgs) -> anyhow::Result<Outco
         rewrite::rewrite(&repository, &chosen, &options, observer)
     });
     context.show_warnings(&repository);
-    let report = report?;
-    show(context, args, &report);
+    let mut report = report?;
+    let failed: Vec<(SnapshotId, anyhow::Error)> = std::mem::take(&mut report.failed)
+        .into_iter()
+        .map(|(id, error)| (id, error.into()))
+        .collect();
+    show(context, args, &report, &failed);
     if report.is_interrupted {
         return Ok(Outcome::Interrupted);
     }
-    if report.rewritten.is_empty() && report.unchanged == 0 && !report.failed.is_empty() {
-        return Err(
-            Failure::Other { message: "no snapshot was rewritten".to_owned(), hint: None }.into()
-        );
+    if report.rewritten.is_empty() && report.unchanged == 0 && !failed.is_empty() {
+        return Err(tag::none_changed("no snapshot was rewritten", &failed).into());
     }
-    Ok(Outcome::of_problems(report.failed.len() as u64))
+    tag::show_remedy(context, &failed);
+    Ok(Outcome::of_problems(failed.len() as u64))
 }
 
-fn show(context: &Context, args: &RewriteArgs, report: &RewriteReport) {
+fn show(
+    context: &Context,
+    args: &RewriteArgs,
+    report: &RewriteReport,
+    failed: &[(SnapshotId, anyhow::Error)],
+) {
     let ui = &context.ui;
     let is_done = |one: &&Rewritten| args.dry_run || one.new.is_some();
     let done: Vec<&Rewritten> = report.rewritten.iter().filter(is_done).collect();
@@ -211,20 +231,7 @@ fn show(context: &Context, args: &RewriteArgs, report: &RewriteReport) {
             show_text(context, args, one);
         }
     }
-    for (id, error) in &report.failed {
-        let message = format!("snapshot {} stays as it is", id.short());
-        let why = text::printable(&error.to_string());
-        if ui.is_json() {
-            ui.json_error(&json::SnapshotError {
-                message_type: "error",
-                error: json::ErrorMessage { message: &format!("{message}: {why}") },
-                during: "rewrite",
-                item: id.to_string(),
-            });
-        } else {
-            ui.error(&message, &[why], None);
-        }
-    }
+    tag::show_unchanged(context, "rewrite", failed);
     let files: u64 = done.iter().map(|one| one.removed.files).sum();
     let bytes = done.iter().fold(0u64, |sum, one| sum.saturating_add(one.removed.bytes));
     if ui.is_json() {
@@ -233,7 +240,7 @@ fn show(context: &Context, args: &RewriteArgs, report: &RewriteReport) {
             dry_run: args.dry_run,
             changed_snapshots: done.len() as u64,
             unchanged_snapshots: report.unchanged,
-            error_count: report.failed.len() as u64,
+            error_count: failed.len() as u64,
             files_removed: files,
             bytes_removed: bytes,
             is_interrupted: report.is_interrupted,
@@ -265,6 +272,22 @@ fn show(context: &Context, args: &RewriteArgs, report: &RewriteReport) {
     }
 }
 
+/// What is said of a snapshot otherwise than before.
+fn changes(one: &Rewritten, time: fn(Timestamp) -> String) -> Vec<json::FieldChange> {
+    let (old, new) = (&one.old.snapshot, &one.draft);
+    let all = [
+        ("hostname", old.host.clone(), new.host.clone()),
+        ("time", time(old.time), time(new.time)),
+        ("username", old.user.clone(), new.user.clone()),
+        ("description", old.description.clone(), new.description.clone()),
+        ("tags", old.tags.join(","), new.tags.join(",")),
+    ];
+    all.into_iter()
+        .filter(|(_, old, new)| old != new)
+        .map(|(field, old, new)| json::FieldChange { field, old, new })
+        .collect()
+}
+
 fn show_json(context: &Context, one: &Rewritten) {
     for path in &one.paths {
         let (item, item_base64) = json::name(&path.path);
@@ -281,6 +304,7 @@ fn show_json(context: &Context, one: &Rewritten) {
         message_type: "changed",
         old_snapshot_id: one.old.id.to_string(),
         new_snapshot_id: one.new.map(|id| id.to_string()),
+        changes: changes(one, text::exact_time),
         paths_removed: one.paths.len() as u64,
         files_removed: one.removed.files,
         bytes_removed: one.removed.bytes,
@@ -302,6 +326,13 @@ fn show_text(context: &Context, args: &RewriteArgs, one: &Rewritten) {
     match one.new {
         Some(new) => ui.say(format_args!("snapshot {old} is now {}{what}", new.short())),
         None => ui.say(format_args!("snapshot {old} would be rewritten{what}")),
+    }
+    for json::FieldChange { field, old, new } in changes(one, text::time) {
+        let shown = |text: String| match text.is_empty() {
+            true => "none".to_owned(),
+            false => format!("'{}'", text::printable(&text)),
+        };
+        ui.say(format_args!("  {field}: {} -> {}", shown(old), shown(new)));
     }
     if args.dry_run || ui.verbosity() > 0 {
         for path in &one.paths {

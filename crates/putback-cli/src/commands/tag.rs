@@ -2,12 +2,12 @@
 
 use clap::Args;
 use putback_format::id::SnapshotId;
-use putback_repo::{SnapshotDraft, StoredSnapshot};
+use putback_repo::{Replaced, SnapshotDraft, StoredSnapshot};
 
 use crate::commands::select::{FilterArgs, split_tags};
 use crate::commands::snapshots::joined_tags;
 use crate::context::Context;
-use crate::report::{Failure, Outcome};
+use crate::report::{self, Failure, Outcome};
 use crate::ui::{json, text};
 
 /// Change the tags of snapshots
@@ -97,16 +97,17 @@ pub(crate) fn run(context: &Context, args: &TagArgs) -> anyhow::Result<Outcome> 
             (draft.tags != stored.snapshot.tags).then(|| (stored.clone(), draft))
         })
         .collect();
-    let mut written: Vec<(SnapshotId, SnapshotId)> = Vec::new();
+    let mut replaced = Replaced::default();
     if !args.dry_run && !changes.is_empty() {
         let cancel = context.interrupt.cancel("stopping");
-        written = repository.replace(&changes, context.workers(), &cancel)?;
+        replaced = repository.replace(&changes, context.workers(), &cancel)?;
     }
     context.show_warnings(&repository);
-    let is_interrupted = !args.dry_run && written.len() < changes.len();
+    let is_interrupted = replaced.is_interrupted;
     let ui = &context.ui;
-    for (position, (stored, draft)) in changes.iter().enumerate() {
-        let new = written.get(position).map(|(_, new)| *new);
+    for (stored, draft) in &changes {
+        let pair = replaced.written.iter().find(|(old, _)| *old == stored.id);
+        let new = pair.map(|(_, new)| *new);
         let (old, tags) = (stored.id.short(), joined_tags(&draft.tags));
         let tags = if tags.is_empty() { "no tags".to_owned() } else { format!("tags {tags}") };
         match new {
@@ -120,13 +121,17 @@ pub(crate) fn run(context: &Context, args: &TagArgs) -> anyhow::Result<Outcome> 
             None => {}
         }
     }
-    let count = if args.dry_run { changes.len() } else { written.len() } as u64;
+    let failed: Vec<(SnapshotId, anyhow::Error)> =
+        replaced.failed.into_iter().map(|(id, error)| (id, error.into())).collect();
+    show_unchanged(context, "tag", &failed);
+    let count = if args.dry_run { changes.len() } else { replaced.written.len() } as u64;
     if ui.is_json() {
         ui.json(&json::TagSummary {
             message_type: "summary",
             dry_run: args.dry_run,
             changed_snapshots: count,
             unchanged_snapshots: (chosen.len() - changes.len()) as u64,
+            error_count: failed.len() as u64,
             is_interrupted,
         });
     } else {
@@ -143,5 +148,55 @@ pub(crate) fn run(context: &Context, args: &TagArgs) -> anyhow::Result<Outcome> 
             ui.interrupted("interrupted; run the same command again for the others");
         }
     }
-    Ok(if is_interrupted { Outcome::Interrupted } else { Outcome::Done })
+    if is_interrupted {
+        return Ok(Outcome::Interrupted);
+    }
+    if count == 0 && chosen.len() == failed.len() && !failed.is_empty() {
+        return Err(none_changed("no snapshot was changed", &failed).into());
+    }
+    show_remedy(context, &failed);
+    Ok(Outcome::of_problems(failed.len() as u64))
+}
+
+/// Names snapshots that could not be replaced, each with why.
+pub(crate) fn show_unchanged(
+    context: &Context,
+    during: &'static str,
+    failed: &[(SnapshotId, anyhow::Error)],
+) {
+    let ui = &context.ui;
+    for (id, error) in failed {
+        let message = format!("snapshot {} stays as it is", id.short());
+        let causes = report::messages(error);
+        if ui.is_json() {
+            ui.json_error(&json::SnapshotError {
+                message_type: "error",
+                error: json::ErrorMessage { message: &format!("{message}: {}", causes.join(": ")) },
+                during,
+                item: id.to_string(),
+            });
+        } else {
+            ui.error(&message, &causes, None);
+        }
+    }
+}
+
+/// What can be done about them, if damage is why.
+fn remedy(failed: &[(SnapshotId, anyhow::Error)]) -> Option<&'static str> {
+    failed.iter().any(|(_, error)| report::is_damage(error)).then_some(
+        "`putback repair packs` saves what is left of damaged packs; then `putback repair snapshots` writes \
+         snapshots without what is lost",
+    )
+}
+
+/// Says so at the end.
+pub(crate) fn show_remedy(context: &Context, failed: &[(SnapshotId, anyhow::Error)]) {
+    if let Some(remedy) = remedy(failed) {
+        context.ui.hint(remedy);
+    }
+}
+
+/// The error of a command all of whose snapshots failed.
+pub(crate) fn none_changed(message: &str, failed: &[(SnapshotId, anyhow::Error)]) -> Failure {
+    Failure::Other { message: message.to_owned(), hint: remedy(failed).map(str::to_owned) }
 }

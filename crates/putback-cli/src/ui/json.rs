@@ -209,6 +209,7 @@ pub(crate) struct RestoreSummary {
     pub(crate) dry_run: bool,
     pub(crate) seconds_elapsed: u64,
     pub(crate) total_files: u64,
+    pub(crate) total_others: u64,
     pub(crate) files_restored: u64,
     pub(crate) files_updated: u64,
     pub(crate) files_unchanged: u64,
@@ -218,6 +219,7 @@ pub(crate) struct RestoreSummary {
     pub(crate) bytes_restored: u64,
     pub(crate) bytes_skipped: u64,
     pub(crate) error_count: u64,
+    pub(crate) errors_lost: u64,
     pub(crate) is_interrupted: bool,
 }
 
@@ -362,6 +364,7 @@ pub(crate) struct TagSummary {
     pub(crate) dry_run: bool,
     pub(crate) changed_snapshots: u64,
     pub(crate) unchanged_snapshots: u64,
+    pub(crate) error_count: u64,
     pub(crate) is_interrupted: bool,
 }
 
@@ -377,6 +380,14 @@ pub(crate) struct RewriteRemoved {
     pub(crate) bytes: u64,
 }
 
+/// What a snapshot said and says.
+#[derive(Serialize)]
+pub(crate) struct FieldChange {
+    pub(crate) field: &'static str,
+    pub(crate) old: String,
+    pub(crate) new: String,
+}
+
 /// A snapshot that `rewrite` changed, or would change.
 #[derive(Serialize)]
 pub(crate) struct RewriteChanged {
@@ -384,6 +395,7 @@ pub(crate) struct RewriteChanged {
     pub(crate) old_snapshot_id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) new_snapshot_id: Option<String>,
+    pub(crate) changes: Vec<FieldChange>,
     pub(crate) paths_removed: u64,
     pub(crate) files_removed: u64,
     pub(crate) bytes_removed: u64,

@@ -222,6 +222,14 @@ impl Ui {
         self.write_stderr(out.as_bytes());
     }
 
+    /// What can be done about errors that were shown before, for people.
+    pub(crate) fn hint(&self, hint: &str) {
+        if !self.inner.json {
+            let style = Style::stderr();
+            self.write_stderr(format!("{}hint:{} {hint}\n", style.cyan, style.reset).as_bytes());
+        }
+    }
+
     /// Damage that was found, what it hurts, and what will be done about it where that is known.
     pub(crate) fn damage(
         &self,

@@ -331,9 +331,8 @@ impl Run<'_> {
 fn is_about_copy(error: &putback_repo::Error) -> bool {
     use putback_repo::Error as Repository;
     match error {
-        Repository::BlobUnknown { .. }
-        | Repository::BlobDamaged { .. }
-        | Repository::Damaged { .. } => true,
+        error if error.is_about_blob() => true,
+        Repository::Damaged { .. } => true,
         Repository::Store(error) => error.is_about_object(),
         _ => false,
     }

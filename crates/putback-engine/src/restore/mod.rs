@@ -164,6 +164,8 @@ pub struct RestoreOptions {
 pub struct RestoreReport {
     /// Files that were asked for; without sockets, which only a program can make.
     pub files_total: u64,
+    /// Links, devices and FIFOs among them.
+    pub others_total: u64,
     /// Bytes in them, holes not counted.
     pub bytes_total: u64,
     /// New ones.
@@ -182,6 +184,8 @@ pub struct RestoreReport {
     pub bytes_reused: u64,
     /// What could not be done, each with an [`Event::Problem`].
     pub problems: u64,
+    /// Those of them that are of content which the repository does not have any more.
+    pub problems_lost: u64,
     /// It was cancelled.
     pub is_interrupted: bool,
     /// What ended it before its time, such as a full disk. What is counted here was restored all the same.
@@ -337,6 +341,7 @@ pub(super) struct Run<'a> {
 #[derive(Default)]
 struct Counts {
     files_total: AtomicU64,
+    others_total: AtomicU64,
     bytes_total: AtomicU64,
     files_restored: AtomicU64,
     files_updated: AtomicU64,
@@ -346,6 +351,7 @@ struct Counts {
     bytes_written: AtomicU64,
     bytes_reused: AtomicU64,
     problems: AtomicU64,
+    problems_lost: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, amount: u64) {
@@ -402,6 +408,7 @@ impl Run<'_> {
     /// Tells what could not be done.
     fn problem(&self, path: &[u8], failure: &Failure) {
         add(&self.counts.problems, 1);
+        add(&self.counts.problems_lost, u64::from(failure.kind == IncidentKind::Lost));
         let path = if path.is_empty() { b"/" } else { path };
         self.observer.event(Event::Problem { path, kind: failure.kind, message: &failure.message });
     }
@@ -507,6 +514,7 @@ impl Run<'_> {
         let counts = &self.counts;
         RestoreReport {
             files_total: get(&counts.files_total),
+            others_total: get(&counts.others_total),
             bytes_total: get(&counts.bytes_total),
             files_restored: get(&counts.files_restored),
             files_updated: get(&counts.files_updated),
@@ -516,6 +524,7 @@ impl Run<'_> {
             bytes_written: get(&counts.bytes_written),
             bytes_reused: get(&counts.bytes_reused),
             problems: get(&counts.problems),
+            problems_lost: get(&counts.problems_lost),
             is_interrupted: self.options.cancel.is_cancelled(),
             failure: None,
             duration,

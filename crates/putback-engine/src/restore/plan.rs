@@ -229,6 +229,7 @@ impl<'r> Planner<'r> {
         }
         let data_bytes = data_bytes(&entry.kind);
         add(&self.run.counts.files_total, 1);
+        add(&self.run.counts.others_total, u64::from(!entry.is_file()));
         add(&self.run.counts.bytes_total, data_bytes);
         if !platform::is_plain_name(&entry.name) {
             self.refuse_name();

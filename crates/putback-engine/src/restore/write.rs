@@ -419,7 +419,14 @@ impl<'r> Worker<'r> {
     fn fail_piece(&mut self, item: &Arc<Item>, piece: &Piece, cause: &putback_repo::Error) {
         self.amount.bytes += u64::from(piece.length);
         let Some(file) = item.file() else { return };
-        let message = format!("chunk {} cannot be read: {}", piece.id.short(), describe(cause));
+        let pack = self.run.repository.pack(piece.pack).map(|pack| pack.id.short());
+        let message = match (cause, pack) {
+            // Many files may have lost the same: no more words than needed.
+            (putback_repo::Error::Store(error), Ok(pack)) if error.is_not_found() => {
+                format!("pack {pack} is missing")
+            }
+            _ => format!("chunk {} cannot be read: {}", piece.id.short(), describe(cause)),
+        };
         let failure = Failure { kind: IncidentKind::Lost, message };
         if file.is_single() {
             self.abandon(item, &failure);

@@ -23,8 +23,8 @@ impl Run<'_> {
             old.fold((0, 0), |(count, bytes), pack| (count + 1, bytes + pack.size));
     }
 
-    /// Counts segments, snapshots and marks under old keys, if that was asked for. Costs a read of a few bytes for
-    /// each that is not in the cache.
+    /// Counts segments, snapshots and marks that are left under old keys at the end of a run, if that was asked for.
+    /// Costs a read of a few bytes for each that is not in the cache.
     pub(super) fn count_old_objects(&self, report: &mut PruneReport) -> Result<()> {
         if !self.options.rewrite_epoch {
             return Ok(());

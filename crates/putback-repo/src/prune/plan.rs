@@ -161,7 +161,6 @@ impl Run<'_> {
         }
         let repacked = self.choose(&mut partly, needed_bytes);
         self.count_old_packs(&partly, report);
-        self.count_old_objects(report)?;
         report.packs_partly_needed =
             partly.iter().filter(|pack| pack.unused_bytes() > 0).count() as u64;
         // A reader may have loaded the index again meanwhile.

@@ -447,7 +447,8 @@ impl Workload {
                     let like = like.unwrap_or_else(|| panic!("{} is gone", old.id));
                     run.world.promises.add(like, files);
                 }
-                replaced.map(drop)
+                // As with undelete.
+                replaced?.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
             }
             Self::ForgetAndPrune => {
                 Self::Forget.run(run)?;

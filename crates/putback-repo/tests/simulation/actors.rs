@@ -415,7 +415,8 @@ impl<'a> Actor<'a> {
         let id = old.id;
         self.setting.model().replaces(id, &token);
         self.setting.model().completes(self.machine.number());
-        for (_, new) in repository.replace(&[(old, draft)], 0, &Cancel::default())? {
+        let replaced = repository.replace(&[(old, draft)], 0, &Cancel::default())?;
+        for (_, new) in replaced.written {
             self.machine.note(format!("reports snapshot {new} with {token} in place of {id}"));
             let mut model = self.setting.model();
             model.reported(new, &token, self.machine.number(), true);
@@ -423,7 +424,7 @@ impl<'a> Actor<'a> {
             drop(model);
             self.setting.count(|counts| counts.replaced += 1);
         }
-        Ok(())
+        replaced.failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Reads a snapshot, which may go meanwhile, but must not be other than it was.

@@ -316,7 +316,7 @@ fn a_repository_that_is_copied_half_is_used_without_losing_what_is_there() {
                 Err(error) => {
                     has_missing = true;
                     let is_clear = match &error {
-                        Error::BlobUnknown { .. } | Error::BlobDamaged { .. } => true,
+                        error if error.is_about_blob() => true,
                         Error::Store(error) => error.kind == ErrorKind::NotFound,
                         _ => false,
                     };
