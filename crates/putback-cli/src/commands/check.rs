@@ -295,8 +295,7 @@ mod tests {
         check(100, 1124, true, Some("and at least 1,119 more; --verbose shows 95 of them"));
         check(0, 7, false, Some("and 7 more"));
         let id = SnapshotId::from_bytes([7; 32]);
-        let hurt =
-            HurtSnapshot { id, time: None, files: 1, directories: 2, is_unreadable: false };
+        let hurt = HurtSnapshot { id, time: None, files: 1, directories: 2, is_unreadable: false };
         let line = hurt_snapshot(&hurt);
         assert!(line.ends_with(": 1 file, and part of 2 directories, with what was in there"));
         let line = hurt_snapshot(&HurtSnapshot { is_unreadable: true, ..hurt });

@@ -221,7 +221,9 @@ fn show_findings(context: &Context, plan: &RepairPlan) {
         }
         let (lines, more) = hurt_lines(ui, hurts, finding.hurts_total, finding.hurts_at_least);
         let nothing = match object.starts_with("snapshots/") {
-            true => "nothing can bring it back; `putback repair snapshots --forget` forgets it, so that prune can go on",
+            true => {
+                "nothing can bring it back; `putback repair snapshots --forget` forgets it, so that prune can go on"
+            }
             false => "nothing can be done",
         };
         let remedy = remedy.as_deref().unwrap_or(nothing);
