@@ -104,7 +104,7 @@ impl<'a> Hurts<'a> {
         (self.snapshot, self.files, self.directories) = (stored.id, 0, 0);
         look_for_lost(&stored.snapshot.root, self, cancel)?;
         let (files, directories) = (self.files, self.directories);
-        Ok((files + directories > 0).then(|| HurtSnapshot {
+        Ok((files + directories > 0).then_some(HurtSnapshot {
             id: stored.id,
             time: Some(stored.snapshot.time),
             files,
