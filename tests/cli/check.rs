@@ -112,3 +112,94 @@ fn a_storage_that_was_put_back_is_told_and_can_be_accepted() {
     let run = environment.run(["snapshots"]).success();
     assert_eq!(run.stderr(), "");
 }
+
+fn noise(seed: u8, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn every_snapshot_that_lost_something_is_named_with_its_files_however_short_the_lists_are() {
+    let environment = TestEnvironment::with_repository();
+    for number in 0..120_u8 {
+        environment.write(format!("many/{number:03}"), noise(number, 20_000));
+    }
+    environment.backup();
+    let lost = pack(&environment);
+    environment.write("more", "x");
+    environment.backup();
+    std::fs::remove_dir_all(environment.source().join("many")).unwrap();
+    environment.write("more", "y");
+    environment.backup();
+    std::fs::remove_file(lost).unwrap();
+
+    let run = environment
+        .run(["check", "--read-data"])
+        .code(1)
+        .complains("  and 115 more; --verbose shows 95 of them\n")
+        .complains(": 120 files\n")
+        .complains("hint: snapshots that are not named above are whole; ");
+    let named = |stderr: &str| stderr.lines().filter(|line| line.starts_with("hurt: ")).count();
+    assert_eq!(named(&run.stderr()), 2, "{}", run.stderr());
+    environment
+        .run(["check", "--verbose"])
+        .code(1)
+        .complains("  and 20 more\n")
+        .complains("as far as can be told without reading all data");
+    let run = environment.run(["check", "--json"]).code(1);
+    assert_eq!(run.message("summary")["hurt_snapshots"], 2);
+    let errors = run.error_messages();
+    schema::check_messages("check", &errors);
+    let of_type = |wanted: &str| -> Vec<_> {
+        errors.iter().filter(|message| message["message_type"] == wanted).collect()
+    };
+    let damages = of_type("damage");
+    assert_eq!((damages.len(), &damages[0]["hurts_total"]), (1, &120.into()));
+    assert_eq!(damages[0]["hurts"].as_array().unwrap().len(), 100);
+    let hurt = of_type("hurt_snapshot");
+    assert_eq!(hurt.len(), 2);
+    assert!(hurt.iter().all(|snapshot| snapshot["files"] == 120), "{hurt:?}");
+}
+
+#[test]
+fn packs_that_nothing_names_are_not_called_harmless_when_something_is_missing() {
+    let environment = TestEnvironment::with_snapshot();
+    let segments = std::fs::read_dir(environment.path("repository/index")).unwrap();
+    for segment in segments {
+        std::fs::remove_file(segment.unwrap().path()).unwrap();
+    }
+    environment
+        .run(["check"])
+        .code(1)
+        .shows("named by no index segment")
+        .shows("`putback repair index` names them")
+        .complains("hurt: snapshot ");
+    environment.run(["repair", "index", "--yes"]).success();
+    environment.run(["check"]).success().shows("no damage found").hides("named by no");
+}
+
+#[test]
+fn what_opens_a_repository_is_missing_and_not_damaged_when_it_is_gone() {
+    let environment = TestEnvironment::with_snapshot();
+    let folder = |name: &str| environment.path("repository").join(name);
+    let empty = |name: &str, prefix: &str| {
+        for entry in std::fs::read_dir(folder(name)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.file_name().unwrap().to_str().unwrap().starts_with(prefix) {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    };
+    empty("keys", "");
+    empty("copies", "keys-");
+    environment
+        .run(["check"])
+        .code(1)
+        .complains("no password slot is left")
+        .complains("--key-file");
+    empty("config", "");
+    empty("copies", "");
+    let run = environment.run(["snapshots"]).code(1).complains("no configuration is left");
+    assert!(!run.stderr().contains("read-data"), "{}", run.stderr());
+}

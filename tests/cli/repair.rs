@@ -95,7 +95,11 @@ fn what_is_left_is_saved_and_the_next_backup_heals_the_rest() {
         .shows("1 index segment written");
     environment.run(["repair", "index"]).code(3).complains("repair packs");
     let planned = environment.run(["repair", "packs", "--dry-run"]).code(3);
-    planned.complains("folder 0/file 0").shows("dry run: nothing was changed");
+    planned
+        .complains("folder 0/file 0")
+        .complains("hurt: snapshot ")
+        .complains(" files\n")
+        .shows("dry run: nothing was changed");
     environment
         .run(["repair", "packs", "--yes"])
         .code(3)
@@ -108,7 +112,12 @@ fn what_is_left_is_saved_and_the_next_backup_heals_the_rest() {
         .run(["repair", "snapshots", "--dry-run", "--verbose"])
         .success()
         .complains("folder 2/file ");
-    environment.run(["repair", "snapshots", "--yes"]).success().shows("without what is lost is");
+    environment
+        .run(["repair", "snapshots", "--yes"])
+        .success()
+        .shows("without what is lost is")
+        .shows("4 broken snapshots stay among the others")
+        .shows("`putback repair snapshots --forget` forgets");
 
     environment.backup().shows("unchanged");
     environment.run(["check", "--read-data"]).success().shows("no damage found");
@@ -200,4 +209,66 @@ fn one_pack_can_be_named() {
     let run = environment.run(["repair", "packs", name(&packs[0]), "--yes"]).code(3);
     run.complains(name(&packs[0])).shows("1 pack marked");
     environment.run(["check", "--read-data"]).code(1).complains(name(&packs[1]));
+}
+
+#[test]
+fn what_is_gone_is_told_as_missing_and_a_snapshot_that_cannot_be_read_can_be_forgotten() {
+    let environment = TestEnvironment::with_snapshot();
+    std::fs::remove_file(environment.path("repository/PUTBACK.txt")).unwrap();
+    environment.run(["check"]).code(1).complains("damaged: PUTBACK.txt: it is missing\n");
+    environment.run(["repair", "index", "--yes"]).success().complains("PUTBACK.txt: it is missing");
+    let snapshots = objects(&environment, "snapshots");
+    let snapshot = snapshots.first().unwrap();
+    harm(snapshot, |bytes| bytes[50] ^= 1);
+    let said = format!(
+        "damaged: snapshots/{}: its bytes are not those that its name promises\n",
+        name(snapshot)
+    );
+    let short = &name(snapshot)[..8];
+    environment
+        .run(["check"])
+        .code(1)
+        .complains(&said)
+        .complains(&format!("hurt: snapshot {short}: it cannot be read"))
+        .complains("is damaged in 1 place\n");
+    environment
+        .run(["repair", "snapshots", "--yes"])
+        .code(3)
+        .complains("`putback repair snapshots --forget` forgets it")
+        .shows("1 broken snapshot stays");
+    let run = environment.run(["repair", "snapshots", "--forget", "--yes"]).success();
+    run.shows("1 snapshot forgotten");
+}
+
+#[test]
+fn a_mark_that_cannot_be_read_is_blamed_itself_and_the_others_count() {
+    let environment = TestEnvironment::with_repository();
+    for number in 0..3 {
+        environment.write("file", format!("{number}"));
+        environment.backup();
+    }
+    let forget = |selector: &str| {
+        let before = objects(&environment, "marks");
+        environment.run(["forget", selector]).success();
+        objects(&environment, "marks").difference(&before).next().unwrap().clone()
+    };
+    forget("latest~2");
+    // Only its record still tells that there was a first one.
+    environment.run(["prune", "--instant"]).success();
+    assert_eq!(objects(&environment, "snapshots").len(), 2);
+    let second = forget("latest~1");
+    harm(&second, |bytes| bytes[50] ^= 1);
+    for flags in [&["--dry-run"][..], &["--instant"]] {
+        let run = environment
+            .run(["prune"].iter().chain(flags))
+            .code(1)
+            .complains("a mark cannot be read")
+            .complains(name(&second))
+            .complains("putback repair index");
+        assert!(!run.stderr().contains("repair snapshots"), "{}", run.stderr());
+    }
+    let check = environment.run(["check"]).code(1).complains(name(&second));
+    assert!(!check.stderr().contains("snapshot number"), "{}", check.stderr());
+    environment.run(["repair", "index", "--yes"]).success().shows("1 mark removed");
+    environment.run(["prune", "--dry-run"]).success();
 }

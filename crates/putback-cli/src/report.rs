@@ -125,10 +125,12 @@ pub(crate) enum Failure {
         source: Option<putback_format::Error>,
     },
     /// `check` found damage, which it has already shown.
-    #[error("the repository is damaged in {damages} places")]
+    #[error("the repository is damaged in {}", text::counted(*.damages, "place", "places"))]
     Damaged {
         /// How many.
         damages: u64,
+        /// What can be said of the rest: the beginning of a sentence that goes on, or nothing.
+        whole: String,
     },
     /// `check` found that the storage shows less than it did, which it has already said.
     #[error("the storage shows less than was seen there before")]
@@ -370,6 +372,13 @@ fn service_hint(kind: &putio::ErrorKind, storage: Option<&str>) -> Option<String
     Some(hint.to_owned())
 }
 
+/// What can be done without a password slot.
+const NO_SLOT: &str = "an exported key opens the repository: --key-file FILE; with it `putback key add` makes a new \
+                       password slot. Or copy the folders keys and copies from a copy of the repository";
+/// What can be done without a configuration.
+const NO_CONFIG: &str = "nothing opens the repository without it: copy the folders config and copies from a copy of \
+                         the repository, or ask the storage for what it deleted";
+
 /// How to sign in to a storage again.
 pub(crate) fn sign_in_hint(storage: Option<&str>) -> String {
     let is_set = std::env::var_os(storages::TOKEN_VARIABLE).is_some_and(|value| !value.is_empty());
@@ -406,12 +415,10 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
                  on this machine: `putback check --accept-rollback`"
                     .to_owned(),
             ),
-            Failure::Damaged { .. } => Some(
-                "snapshots and files that are not named above are whole; `putback repair index` and \
-                 `putback repair packs` save what can be saved, and the next backup stores \
-                 again what is still at its source"
-                    .to_owned(),
-            ),
+            Failure::Damaged { whole, .. } => Some(format!(
+                "{whole}`putback repair index` and `putback repair packs` save what can be saved, \
+                 and the next backup stores again what is still at its source"
+            )),
         };
     }
     let engine = error.chain().find_map(|cause| cause.downcast_ref::<EngineError>());
@@ -485,6 +492,19 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
         {
             "no snapshot is lost by that; `putback repair index` does without it"
         }
+        RepositoryError::NoSlots { .. } => NO_SLOT,
+        RepositoryError::NoConfig { .. } => NO_CONFIG,
+        RepositoryError::Damaged { object, .. } if object.starts_with("every password slot") => {
+            NO_SLOT
+        }
+        RepositoryError::Damaged { object, .. } if object.starts_with("keys/") => {
+            "another password may open the repository, and an exported key does: --key-file FILE"
+        }
+        RepositoryError::Damaged { object, .. }
+            if object.starts_with("config/") || object == "the configuration" =>
+        {
+            NO_CONFIG
+        }
         RepositoryError::PacksLost { .. } => {
             "run the command again; if that fails too, `putback repair packs` saves what is left"
         }
@@ -492,7 +512,8 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
         | RepositoryError::BlobDamaged { .. }
         | RepositoryError::BlobLost { .. }
         | RepositoryError::BlobUnknown { .. } => {
-            "other files are not affected; `putback check --read-data` lists all damage"
+            "`putback check --read-data` lists all damage and what it hurts; `putback repair` saves what \
+             can be saved"
         }
         RepositoryError::BlobMissing { .. } => {
             "nothing was marked or deleted; `putback check` lists what is missing, and a backup of what is \

@@ -6,7 +6,10 @@
 //! nothing that is kept on this machine, so what is proven is what another machine would find. Without data,
 //! objects that were downloaded before are taken from the local cache if the store still reports their checksum.
 //!
-//! Damage is named by the object, and by the files that it hurts.
+//! Damage is named by the object, and by the files that it hurts; every snapshot that lost something is named with the
+//! number of its files that did.
+
+mod hurts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -18,14 +21,16 @@ use putback_format::mark::Mark;
 use putback_format::pack::PackContents;
 use putback_format::segment::Segment;
 use putback_format::slot::Slot;
-use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
+use putback_format::tree::{ChunkRef, Content, Entry, EntryKind, Timestamp};
 use putback_store::ObjectInfo;
 
+use self::hurts::{Hurts, WrongBlobs};
 use crate::error::{Error, Result};
 use crate::id_set::IdSet;
 use crate::index::PackNumber;
 use crate::index_load::{Unread, is_gone_or_damaged};
 use crate::index_table::PackRecord;
+use crate::lost::shown;
 use crate::observe::{Amount, Cancel, Event, Observer, Phase};
 use crate::open::list_configs;
 use crate::reader::open_frame;
@@ -36,8 +41,6 @@ use crate::{Repository, layout, read_verified};
 
 /// Damages that are listed one by one; further ones are counted.
 const DAMAGES_MAX: usize = 1000;
-/// Paths that are listed for one damage.
-const HURTS_MAX: usize = 100;
 /// Bytes that are read at once on a local disk.
 const PIECE_BYTES_LOCAL: u64 = 4 << 20;
 /// The same where a request costs a round trip; one such piece for each worker is in memory.
@@ -85,8 +88,35 @@ pub struct Damage {
     pub object: String,
     /// What is wrong with it.
     pub message: String,
-    /// Paths that it hurts, each with one of its snapshots; at most 100.
+    /// Paths that it hurts, each with one of its snapshots; the first 100.
     pub hurts: Vec<(SnapshotId, Vec<u8>)>,
+    /// How many paths it hurts.
+    pub hurts_total: u64,
+    /// There may be more than that: they were not all looked for, or not counted to the last.
+    pub hurts_at_least: bool,
+}
+
+impl Damage {
+    /// The pack, if it is one or a part of one.
+    pub(crate) fn pack(&self) -> Option<PackId> {
+        let (_, name) = self.object.rsplit_once("packs/")?;
+        name.parse().ok()
+    }
+}
+
+/// A snapshot that lost something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HurtSnapshot {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Its time, if it can be read.
+    pub time: Option<Timestamp>,
+    /// Files of which something is lost.
+    pub files: u64,
+    /// Directories of which something is lost: what was in there is not known, nor counted.
+    pub directories: u64,
+    /// It cannot be read at all.
+    pub is_unreadable: bool,
 }
 
 /// What a check found.
@@ -106,6 +136,9 @@ pub struct CheckReport {
     pub damages: Vec<Damage>,
     /// How much is wrong.
     pub damages_total: u64,
+    /// Every snapshot that lost something, the newest first, then those that cannot be read: the others are whole, as
+    /// far as data was read and unless the check was stopped.
+    pub hurt_snapshots: Vec<HurtSnapshot>,
     /// What speaks for a storage that lost something, or shows an older state than it did. It may be known why;
     /// then [`Repository::accept_rollback`] ends it.
     pub rollback: Vec<String>,
@@ -178,7 +211,20 @@ struct Checker<'a> {
     observer: &'a dyn Observer,
     report: Mutex<CheckReport>,
     bad: Mutex<BadFrames>,
+    wrong: Mutex<WrongBlobs>,
     broken: Mutex<BTreeMap<PackId, Vec<String>>>,
+}
+
+/// What is wrong with an object, beside whose name it is told.
+pub(crate) fn describe_object(error: &Error) -> String {
+    match error {
+        Error::Store(error) if error.is_not_found() => MISSING.to_owned(),
+        Error::Damaged { source: None, .. } => {
+            "its bytes are not those that its name promises".to_owned()
+        }
+        Error::Damaged { source: Some(source), .. } => describe(source),
+        error => describe(error),
+    }
 }
 
 /// The error with its causes, in one line.
@@ -218,6 +264,7 @@ impl Repository {
             observer,
             report: Mutex::default(),
             bad: Mutex::default(),
+            wrong: Mutex::default(),
             broken: Mutex::default(),
         };
         checker.run()?;
@@ -239,8 +286,8 @@ impl Checker<'_> {
         if self.options.read != ReadData::No || self.only.is_some() {
             self.read_packs(&self.choose(packs)?)?;
         }
-        self.name_hurt_files(&snapshots)?;
-        self.excuse_marked_packs();
+        let hurting = self.name_hurt_files(&snapshots)?;
+        self.excuse_marked_packs(hurting.as_ref());
         if self.options.cancel.is_cancelled() {
             self.report().is_interrupted = true;
         }
@@ -252,7 +299,7 @@ impl Checker<'_> {
     }
 
     fn damage(&self, object: impl std::fmt::Display, message: impl std::fmt::Display) {
-        self.damage_of(object, message, Vec::new());
+        let _: Option<usize> = self.damage_of(object, message, Vec::new());
     }
 
     fn damage_of_pack(
@@ -272,12 +319,32 @@ impl Checker<'_> {
         object: impl std::fmt::Display,
         message: impl std::fmt::Display,
         hurts: Vec<(SnapshotId, Vec<u8>)>,
-    ) {
+    ) -> Option<usize> {
         let mut report = self.report();
         report.damages_total += 1;
         let (object, message) = (object.to_string(), message.to_string());
-        if report.damages.len() < DAMAGES_MAX {
-            report.damages.push(Damage { object, message, hurts });
+        let place = report.damages.len();
+        (place < DAMAGES_MAX).then(|| {
+            let hurts_total = hurts.len() as u64;
+            let damage = Damage { object, message, hurts, hurts_total, hurts_at_least: false };
+            report.damages.push(damage);
+            place
+        })
+    }
+
+    /// Notes that a blob of a tree or file is wrong: once, however many need it. These are named later.
+    fn damage_of_blob(
+        &self,
+        (what, blob): (&str, &BlobId),
+        message: impl std::fmt::Display,
+        snapshot: SnapshotId,
+        path: &[u8],
+    ) {
+        let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+        if wrong.all.insert(*blob) {
+            let hurts = vec![(snapshot, shown(path))];
+            let place = self.damage_of(format!("{what} {blob}"), message, hurts);
+            wrong.listed.extend(place.map(|place| (*blob, place)));
         }
     }
 
@@ -298,7 +365,7 @@ impl Checker<'_> {
                 Ok(config)
                     if config.generation == generation && config.repository == repository.id() => {}
                 Ok(_) => self.damage(&path, "its name and its content disagree"),
-                Err(error) => self.damage(&path, describe(&error)),
+                Err(error) => self.damage(&path, describe_object(&error)),
             }
             originals.insert(path);
         }
@@ -317,14 +384,14 @@ impl Checker<'_> {
                         Err(error) => self.damage(&info.path, error),
                     }
                 }
-                Err(error) => self.damage(&info.path, describe(&error)),
+                Err(error) => self.damage(&info.path, describe_object(&error)),
             }
             originals.insert(info.path);
         }
         for info in &copies {
             let limit = u64::from(ObjectKind::Config.bytes_max());
             if let Err(error) = read_verified(store, &info.path, limit) {
-                self.damage(&info.path, describe(&error));
+                self.damage(&info.path, describe_object(&error));
             }
             if !originals.iter().any(|original| layout::copy(original) == info.path) {
                 self.damage(&info.path, "it stands alone: what it is a copy of is gone");
@@ -340,14 +407,14 @@ impl Checker<'_> {
                 Mark::decode(&payload).map_err(|error| Error::object(&info.path, error))
             });
             if let Err(error) = mark {
-                self.damage(&info.path, describe(&error));
+                self.damage(&info.path, describe_object(&error));
             }
         }
         self.list("", |name| name == layout::README_NAME)?;
         match store.read_all(&layout::readme(), 1 << 16) {
             Ok(text) if text == layout::README.as_bytes() => {}
             Ok(_) => self.damage(layout::README_NAME, "it is not the text that putback writes"),
-            Err(error) => self.damage(layout::README_NAME, describe(&error)),
+            Err(error) => self.damage(layout::README_NAME, describe_object(&Error::Store(error))),
         }
         Ok(())
     }
@@ -379,7 +446,7 @@ impl Checker<'_> {
             self.observer.event(Event::Advanced { phase: Phase::Index, by });
             match self.repository.read_segment(id) {
                 Err(error) if !is_gone_or_damaged(&error) => {
-                    self.damage(layout::segment(id), describe(&error));
+                    self.damage(layout::segment(id), describe_object(&error));
                     Ok(Segment::default())
                 }
                 segment => segment,
@@ -390,7 +457,7 @@ impl Checker<'_> {
             let path = layout::segment(&id);
             let is_gone = matches!(&error, Error::Store(error) if error.is_not_found());
             match (is_replaced, is_gone) {
-                (false, _) => self.damage(path, describe(&error)),
+                (false, _) => self.damage(path, describe_object(&error)),
                 (true, false) => self.report().warnings.push(format!(
                     "{}; a merged segment says what it said, and the next compaction removes it",
                     describe(&error)
@@ -466,7 +533,7 @@ impl Checker<'_> {
             // Prune may have taken it since it was listed.
             Err(Error::Store(error)) if error.is_not_found() => Ok(()),
             Err(error) => {
-                self.damage_of_pack(id, &info.path, describe(&error));
+                self.damage_of_pack(id, &info.path, describe_object(&error));
                 Ok(())
             }
         }
@@ -474,18 +541,22 @@ impl Checker<'_> {
 
     /// Snapshots that are not forgotten: nothing has to be there for the others any more.
     fn read_snapshots(&self) -> Result<Vec<StoredSnapshot>> {
-        // A mark that cannot be read is a damage already.
-        let marks = self.repository.marks().unwrap_or_default();
+        // A mark that cannot be read is a damage already; what the others say holds.
+        let marks = self.repository.readable_marks()?;
         let mut snapshots = Vec::new();
         for info in self.list(layout::SNAPSHOTS, |name| name.parse::<SnapshotId>().is_ok())? {
             let Ok(id) = info.path.name().parse::<SnapshotId>() else { continue };
             match self.repository.read_snapshot(&id) {
                 Ok(snapshot) => snapshots.push(StoredSnapshot { id, snapshot }),
                 Err(error) if marks.forgotten.contains(&id) => {
-                    let message = format!("{}: {}; it is forgotten", info.path, describe(&error));
+                    let what = describe_object(&error);
+                    let message = format!("{}: {what}; it is forgotten", info.path);
                     self.report().warnings.push(message);
                 }
-                Err(error) => self.damage(&info.path, describe(&error)),
+                Err(error) => {
+                    self.damage(&info.path, describe_object(&error));
+                    self.note_unreadable(id, None);
+                }
             }
         }
         let missing = missing_numbers(&snapshots, &marks, &self.seen);
@@ -522,16 +593,13 @@ impl Checker<'_> {
         lists: &mut IdSet<BlobId>,
     ) -> Result<()> {
         if !root.is_directory() {
-            self.damage_of(format!("snapshot {snapshot}"), "its root is no directory", Vec::new());
+            self.damage(layout::snapshot(&snapshot), "its root is no directory");
+            self.note_unreadable(snapshot, None);
             return Ok(());
         }
         self.walk(root, visited, |step| match step {
             Step::BadPage { page, error, path } => {
-                self.damage_of(
-                    format!("tree page {page}"),
-                    describe(error),
-                    vec![(snapshot, shown(path))],
-                );
+                self.damage_of_blob(("tree page", &page), describe(error), snapshot, path);
                 Ok(())
             }
             Step::File { content, path } => self.check_content(snapshot, content, path, lists),
@@ -610,11 +678,7 @@ impl Checker<'_> {
                 }
                 Ok(refs) => self.check_chunks(snapshot, &refs, path)?,
                 Err(error) => {
-                    self.damage_of(
-                        format!("list page {}", page.id),
-                        describe(&error),
-                        vec![(snapshot, path.to_vec())],
-                    );
+                    self.damage_of_blob(("list page", &page.id), describe(&error), snapshot, path);
                 }
             }
         }
@@ -630,7 +694,7 @@ impl Checker<'_> {
                 }
                 Some(_) => continue,
             };
-            self.damage_of(format!("blob {}", chunk.id), message, vec![(snapshot, path.to_vec())]);
+            self.damage_of_blob(("blob", &chunk.id), message, snapshot, path);
         }
         Ok(())
     }
@@ -698,7 +762,7 @@ impl Checker<'_> {
                 contents
             }
             Err(error) => {
-                self.damage_of_pack(&record.id, &path, describe(&error));
+                self.damage_of_pack(&record.id, &path, describe_object(&error));
                 // The segments tell the same as the header, only not as quickly.
                 match self.contents_from_segments(&record.id)? {
                     Some(contents) => contents,
@@ -716,6 +780,8 @@ impl Checker<'_> {
             ),
             Err(error) => {
                 self.damage_of_pack(&record.id, &path, error);
+                let mut all = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+                all.packs.insert(record.id, None);
                 return Ok(());
             }
         };
@@ -743,7 +809,7 @@ impl Checker<'_> {
             offset = end;
             if let Err(error) = self.repository.store().read(&path, start..end, &mut buffers.stored)
             {
-                self.damage_of_pack(&record.id, &path, describe(&error));
+                self.damage_of_pack(&record.id, &path, describe_object(&Error::Store(error)));
                 bad.extend(first_frame..frame);
                 continue;
             }
@@ -823,44 +889,55 @@ impl Checker<'_> {
         Ok(None)
     }
 
-    /// Walks all snapshots again for files that have a chunk with no good copy.
-    fn name_hurt_files(&self, snapshots: &[StoredSnapshot]) -> Result<()> {
+    /// Walks all snapshots again for what they lost, if anything is wrong. Yields the packs that hurt any, and none
+    /// if it was stopped.
+    fn name_hurt_files(&self, snapshots: &[StoredSnapshot]) -> Result<Option<BTreeSet<PackId>>> {
         let bad = std::mem::take(&mut *self.bad.lock().unwrap_or_else(PoisonError::into_inner));
-        if bad.packs.is_empty() {
-            return Ok(());
+        let wrong = std::mem::take(&mut *self.wrong.lock().unwrap_or_else(PoisonError::into_inner));
+        if bad.packs.is_empty() && wrong.all.is_empty() {
+            return Ok(Some(BTreeSet::new()));
         }
-        let mut hurts: BTreeMap<PackId, Vec<(SnapshotId, Vec<u8>)>> = BTreeMap::new();
+        let total = Amount { items: snapshots.len() as u64, bytes: 0 };
+        self.observer.event(Event::PhaseStarted { phase: Phase::CheckTrees, total: Some(total) });
+        let mut hurts = Hurts::new(&self.repository, &bad, &wrong, &self.report().damages);
+        let mut named = Vec::new();
+        let mut is_done = true;
         for stored in snapshots {
-            self.find_hurt(stored.id, &stored.snapshot.root, &bad, &mut hurts)?;
+            match hurts.look_at(stored, &self.options.cancel) {
+                Ok(hurt) => named.extend(hurt),
+                Err(Error::Cancelled) => {
+                    is_done = false;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+            let by = Amount { items: 1, bytes: 0 };
+            self.observer.event(Event::Advanced { phase: Phase::CheckTrees, by });
         }
         let mut report = self.report();
-        for (pack, paths) in hurts {
-            let name = layout::pack(&pack).to_string();
-            let damage = report.damages.iter_mut().find(|damage| damage.object.ends_with(&name));
-            if let Some(damage) = damage {
-                damage.hurts = paths;
-            }
+        hurts.note_in(&mut report.damages);
+        if !is_done {
+            report.damages.iter_mut().for_each(|damage| damage.hurts_at_least = true);
         }
-        Ok(())
+        // Those that cannot be read come last.
+        named.append(&mut report.hurt_snapshots);
+        report.hurt_snapshots = named;
+        Ok(is_done.then_some(hurts.hurting))
+    }
+
+    fn note_unreadable(&self, id: SnapshotId, time: Option<Timestamp>) {
+        let hurt = HurtSnapshot { id, time, files: 0, directories: 0, is_unreadable: true };
+        self.report().hurt_snapshots.push(hurt);
     }
 
     /// What is wrong with a marked pack and hurts no snapshot is worth knowing and no damage: writers do not rely on
-    /// it, and prune takes it away.
-    fn excuse_marked_packs(&self) {
+    /// it, and prune takes it away. Without knowing which packs hurt any, none is excused.
+    fn excuse_marked_packs(&self, hurting: Option<&BTreeSet<PackId>>) {
+        let Some(hurting) = hurting else { return };
         let mut report = self.report();
-        let pack_of = |damage: &Damage| {
-            let (_, name) = damage.object.rsplit_once("packs/")?;
-            name.parse::<PackId>().ok()
-        };
-        let hurting: BTreeSet<PackId> = report
-            .damages
-            .iter()
-            .filter(|damage| !damage.hurts.is_empty())
-            .filter_map(pack_of)
-            .collect();
         let (excused, damages): (Vec<_>, Vec<_>) =
             std::mem::take(&mut report.damages).into_iter().partition(|damage| {
-                pack_of(damage).is_some_and(|id| {
+                damage.pack().is_some_and(|id| {
                     self.repository.index().is_avoided(&id) && !hurting.contains(&id)
                 })
             });
@@ -870,63 +947,6 @@ impl Checker<'_> {
             let Damage { object, message, .. } = damage;
             format!("{object}: {message}; it is marked, no snapshot needs it, and prune removes it")
         }));
-    }
-
-    fn find_hurt(
-        &self,
-        snapshot: SnapshotId,
-        root: &Entry,
-        bad: &BadFrames,
-        hurts: &mut BTreeMap<PackId, Vec<(SnapshotId, Vec<u8>)>>,
-    ) -> Result<()> {
-        self.walk(root, &mut IdSet::default(), |step| {
-            match step {
-                Step::BadPage { page, path, .. } => {
-                    if let Some(pack) = self.bad_pack_of(&page, bad)? {
-                        note_hurt(hurts, pack, snapshot, path);
-                    }
-                }
-                Step::File { content, path } => {
-                    for chunk in self.repository.read_chunks(content).unwrap_or_default() {
-                        if let Some(pack) = self.bad_pack_of(&chunk.id, bad)? {
-                            note_hurt(hurts, pack, snapshot, path);
-                        }
-                    }
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// The damaged pack that holds the only copies of a blob.
-    fn bad_pack_of(&self, blob: &BlobId, bad: &BadFrames) -> Result<Option<PackId>> {
-        let mut pack = None;
-        for location in self.repository.index().find_all(blob)? {
-            let id = self.repository.index().pack_id(location.pack);
-            match id {
-                Some(id) if bad.contains(&id, location.frame) => pack = Some(id),
-                _ => return Ok(None),
-            }
-        }
-        Ok(pack)
-    }
-}
-
-fn shown(path: &[u8]) -> Vec<u8> {
-    if path.is_empty() { b"/".to_vec() } else { path.to_vec() }
-}
-
-fn note_hurt(
-    hurts: &mut BTreeMap<PackId, Vec<(SnapshotId, Vec<u8>)>>,
-    pack: PackId,
-    snapshot: SnapshotId,
-    path: &[u8],
-) {
-    let paths = hurts.entry(pack).or_default();
-    let path = shown(path);
-    // Files are hurt as a rule in many snapshots: once is enough to know.
-    if paths.len() < HURTS_MAX && !paths.iter().any(|(_, known)| *known == path) {
-        paths.push((snapshot, path));
     }
 }
 

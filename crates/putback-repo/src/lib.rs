@@ -17,6 +17,7 @@ mod index_table;
 mod keys;
 mod layout;
 mod local;
+mod lost;
 pub mod machine;
 mod object_cache;
 pub mod observe;
@@ -47,7 +48,7 @@ use putback_format::key::{IdKeys, KeyRing};
 use putback_format::tree::Timestamp;
 use putback_store::{ObjectPath, Store};
 
-pub use check::{CheckOptions, CheckReport, Damage, ReadData};
+pub use check::{CheckOptions, CheckReport, Damage, HurtSnapshot, ReadData};
 pub use commit::{Backup, SnapshotDraft};
 pub use compact::{CompactOptions, Compaction};
 pub use error::{Error, Result};

@@ -249,6 +249,7 @@ impl Repository {
     ///
     /// # Errors
     /// - [`Error::NoRepository`]: nothing is there.
+    /// - [`Error::NoSlots`], [`Error::NoConfig`]: there is none, nor a copy.
     /// - [`Error::WrongPassword`]: no slot opens.
     /// - [`Error::OutdatedKey`]: the slot that opens lacks the newest key.
     /// - [`Error::NewerFormat`]: slots or configuration need a newer program.
@@ -324,6 +325,10 @@ impl Repository {
         // A slot that could not be tried may be the right one: that is the better message.
         Err(match unreadable {
             Some(error) => error,
+            None if listed.is_empty() => match list_config_copies(cached.as_ref())?.is_empty() {
+                true if configs.is_empty() => Error::NoConfig { location },
+                _ => Error::NoSlots { location },
+            },
             None if !has_slots => Error::Damaged {
                 object: format!("every password slot of {location}"),
                 source: None,
@@ -577,6 +582,21 @@ pub(crate) fn read_with_copy(
     }
 }
 
+/// As [`list_configs`], by the second copies.
+fn list_config_copies(store: &dyn Store) -> Result<Vec<(u64, ConfigId, ObjectPath)>> {
+    let listed = match store.list(layout::COPIES) {
+        Err(error) if error.kind == ErrorKind::NotFound => Vec::new(),
+        listed => listed?,
+    };
+    let mut configs: Vec<_> = listed
+        .iter()
+        .filter_map(|info| layout::parse_config(info.path.name().strip_prefix("config-")?))
+        .map(|(generation, id)| (generation, id, layout::config(generation, &id)))
+        .collect();
+    configs.sort();
+    Ok(configs)
+}
+
 /// The newest configuration that opens, of those that are listed.
 fn read_config(
     store: &dyn Store,
@@ -586,13 +606,10 @@ fn read_config(
     warnings: &mut Vec<String>,
 ) -> Result<Config> {
     if configs.is_empty() {
-        let copies = store.list(layout::COPIES)?;
-        configs = copies
-            .iter()
-            .filter_map(|info| layout::parse_config(info.path.name().strip_prefix("config-")?))
-            .map(|(generation, id)| (generation, id, layout::config(generation, &id)))
-            .collect();
-        configs.sort();
+        configs = list_config_copies(store)?;
+    }
+    if configs.is_empty() {
+        return Err(Error::NoConfig { location: store.describe() });
     }
     let mut failure = None;
     for (generation, _, path) in configs.iter().rev() {

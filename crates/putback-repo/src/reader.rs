@@ -491,7 +491,11 @@ impl Repository {
             Err(error) if error.is_damage() => error,
             result => return result,
         };
-        self.load_index_again()?;
+        match self.load_index_again() {
+            // Not what this blob lacks: that is said already.
+            Err(error) if error.is_damage() => return Err(failure),
+            loaded => loaded?,
+        }
         let mut moved = self.places(id)?;
         moved.retain(|(pack, _)| places.iter().all(|(tried, _)| tried != pack));
         if moved.is_empty() { Err(failure) } else { self.read_any_copy(kind, id, &moved) }

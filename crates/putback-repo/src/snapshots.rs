@@ -7,10 +7,10 @@ use putback_format::envelope::ObjectKind;
 use putback_format::id::{MarkId, PackId, SnapshotId, WriterId};
 use putback_format::mark::{Mark, MarkKind};
 use putback_format::snapshot::Snapshot;
-use putback_store::ObjectInfo;
+use putback_store::{ObjectInfo, ObjectPath};
 
 use crate::Repository;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_damage};
 use crate::layout;
 use crate::state::Seen;
 
@@ -74,20 +74,24 @@ pub(crate) struct Marks {
     pub(crate) forgotten_sequences: BTreeSet<(WriterId, u64)>,
 }
 
-impl<'a> FromIterator<&'a Mark> for Marks {
-    fn from_iter<I: IntoIterator<Item = &'a Mark>>(all: I) -> Self {
-        let mut marks = Self::default();
-        for mark in all {
-            match &mark.kind {
-                MarkKind::Packs(packs) => marks.packs.extend(packs),
-                MarkKind::Forget(forgotten) => {
-                    for record in forgotten {
-                        marks.forgotten.insert(record.snapshot);
-                        marks.forgotten_sequences.insert((record.writer, record.sequence));
-                    }
+impl Marks {
+    fn add(&mut self, mark: &Mark) {
+        match &mark.kind {
+            MarkKind::Packs(packs) => self.packs.extend(packs),
+            MarkKind::Forget(forgotten) => {
+                for record in forgotten {
+                    self.forgotten.insert(record.snapshot);
+                    self.forgotten_sequences.insert((record.writer, record.sequence));
                 }
             }
         }
+    }
+}
+
+impl<'a> FromIterator<&'a Mark> for Marks {
+    fn from_iter<I: IntoIterator<Item = &'a Mark>>(all: I) -> Self {
+        let mut marks = Self::default();
+        all.into_iter().for_each(|mark| marks.add(mark));
         marks
     }
 }
@@ -99,6 +103,28 @@ impl Repository {
     /// [`Error::Damaged`] if one cannot be read: a writer must not go on without it.
     pub(crate) fn marks(&self) -> Result<Marks> {
         Ok(self.read_marks()?.iter().map(|(_, mark)| mark).collect())
+    }
+
+    /// Those marks that can be read, for who only looks and for who repairs.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the store fails.
+    pub(crate) fn readable_marks(&self) -> Result<Marks> {
+        let mut marks = Marks::default();
+        for info in self.store().list(layout::MARKS)? {
+            let Ok(id) = info.path.name().parse::<MarkId>() else { continue };
+            match self.read_mark(&layout::mark(&id)) {
+                Ok(mark) => marks.add(&mark),
+                Err(Error::Store(error)) if !is_damage(&error) => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        Ok(marks)
+    }
+
+    fn read_mark(&self, path: &ObjectPath) -> Result<Mark> {
+        let payload = self.read_sealed(ObjectKind::Mark, path)?;
+        Mark::decode(&payload).map_err(|error| Error::object(path, error))
     }
 
     /// Reads all objects of the `marks` folder, each with its row. A mark that is gone was carried out since it was
@@ -120,9 +146,7 @@ impl Repository {
         let mut marks = Vec::new();
         for info in self.store().list(layout::MARKS)? {
             let Ok(id) = info.path.name().parse::<MarkId>() else { continue };
-            let path = layout::mark(&id);
-            let payload = self.read_sealed(ObjectKind::Mark, &path)?;
-            let mark = Mark::decode(&payload).map_err(|error| Error::object(&path, error))?;
+            let mark = self.read_mark(&layout::mark(&id))?;
             marks.push((info, mark));
         }
         Ok(marks)

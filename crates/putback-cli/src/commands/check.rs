@@ -1,12 +1,13 @@
 //! `putback check`.
 
 use clap::Args;
-use putback_repo::{CheckOptions, CheckReport, ReadData};
+use putback_format::id::SnapshotId;
+use putback_repo::{CheckOptions, CheckReport, HurtSnapshot, ReadData};
 
 use crate::context::Context;
 use crate::report::{Failure, Outcome};
 use crate::ui::progress::{self, Entries, Kind};
-use crate::ui::{json, text};
+use crate::ui::{Ui, json, text};
 
 /// Paths shown for each damage; with --verbose all that are known.
 const HURTS_SHOWN: usize = 5;
@@ -82,9 +83,10 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Outcome
         repository.check(&options, observer)
     })?;
     context.show_warnings(&repository);
-    show(context, &report, &accepted);
+    let names_all = show(context, &report, &accepted);
     if report.damages_total > 0 {
-        return Err(Failure::Damaged { damages: report.damages_total }.into());
+        let whole = whole_beside(&report, read, names_all).to_owned();
+        return Err(Failure::Damaged { damages: report.damages_total, whole }.into());
     }
     if !report.rollback.is_empty() {
         return Err(Failure::RolledBack.into());
@@ -92,8 +94,23 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Outcome
     Ok(if report.is_interrupted { Outcome::Interrupted } else { Outcome::Done })
 }
 
-fn show(context: &Context, report: &CheckReport, accepted: &[String]) {
+/// What is whole beside the damage that was shown; the beginning of a sentence that goes on, or nothing.
+fn whole_beside(report: &CheckReport, read: ReadData, names_all_files: bool) -> &'static str {
+    match (report.is_interrupted, read, names_all_files) {
+        (true, ..) => "",
+        (false, ReadData::All, true) => "snapshots and files that are not named above are whole; ",
+        (false, ReadData::All, false) => "snapshots that are not named above are whole; ",
+        (false, ..) => {
+            "snapshots that are not named above have all they need, as far as can be told without \
+             reading all data (--read-data); "
+        }
+    }
+}
+
+/// Shows what was found. Says whether every path that is hurt was among it.
+fn show(context: &Context, report: &CheckReport, accepted: &[String]) -> bool {
     let ui = &context.ui;
+    let mut names_all = report.damages.len() as u64 == report.damages_total;
     let printable = |texts: &[String]| texts.iter().map(|text| text::printable(text)).collect();
     for damage in &report.damages {
         if ui.is_json() {
@@ -106,20 +123,27 @@ fn show(context: &Context, report: &CheckReport, accepted: &[String]) {
                 object: text::printable(&damage.object),
                 message: text::printable(&damage.message),
                 hurts: hurts.collect(),
+                hurts_total: damage.hurts_total,
+                hurts_at_least: damage.hurts_at_least,
             });
+            names_all &= !damage.hurts_at_least && damage.hurts.len() as u64 == damage.hurts_total;
             continue;
         }
-        let shown = if ui.verbosity() > 0 { usize::MAX } else { HURTS_SHOWN };
-        let mut lines: Vec<String> = damage.hurts.iter().take(shown).map(hurt).collect();
-        if let Some(more) = damage.hurts.len().checked_sub(shown).filter(|more| *more > 0) {
-            lines.push(format!("and {more} more; --verbose shows them"));
-        }
-        ui.damage(&damage.object, &damage.message, &lines, None);
+        let (lines, more) =
+            hurt_lines(ui, &damage.hurts, damage.hurts_total, damage.hurts_at_least);
+        names_all &= more.is_none();
+        ui.damage(&damage.object, &damage.message, &lines, more.as_deref(), None);
     }
+    let more = report.damages_total - report.damages.len() as u64;
+    if more > 0 && !ui.is_json() {
+        ui.interrupted(&format!("and {} more like these", text::count(more)));
+    }
+    show_hurt_snapshots(ui, &report.hurt_snapshots);
     if ui.is_json() {
         ui.json_summary(&json::CheckSummary {
             message_type: "summary",
             num_errors: report.damages_total,
+            hurt_snapshots: report.hurt_snapshots.len() as u64,
             snapshots: report.snapshots,
             packs: report.packs,
             packs_read: report.packs_read,
@@ -131,7 +155,7 @@ fn show(context: &Context, report: &CheckReport, accepted: &[String]) {
             rollback_accepted: printable(accepted),
             warnings: printable(&report.warnings),
         });
-        return;
+        return names_all;
     }
     for warning in &report.warnings {
         ui.warning(warning);
@@ -157,8 +181,13 @@ fn show(context: &Context, report: &CheckReport, accepted: &[String]) {
     }
     if report.unreferenced_packs > 0 {
         ui.say(format_args!(
-            "{} in use by no snapshot: harmless, of a backup that was interrupted or is running",
-            text::counted(report.unreferenced_packs, "pack is", "packs are")
+            "{} named by no index segment{}",
+            text::counted(report.unreferenced_packs, "pack is", "packs are"),
+            match is_harmless(report) {
+                true => ", and no snapshot needs more than is named: left by a backup that was interrupted or is running",
+                false => ": left by a backup that was interrupted or is running, or what named them is lost; \
+                          `putback repair index` names them",
+            }
         ));
     }
     if report.is_interrupted {
@@ -168,15 +197,122 @@ fn show(context: &Context, report: &CheckReport, accepted: &[String]) {
     } else if report.damages_total == 0 {
         ui.say(format_args!("no damage found in what is there"));
     }
+    names_all
 }
 
-fn hurt((snapshot, path): &(putback_format::id::SnapshotId, Vec<u8>)) -> String {
-    format!("{} in snapshot {}", text::escaped(path), snapshot.short())
+/// Whether packs that no segment names can be no more than leftovers: snapshots are there, and nothing is missing.
+fn is_harmless(report: &CheckReport) -> bool {
+    report.snapshots > 0
+        && report.damages_total == 0
+        && report.rollback.is_empty()
+        && !report.is_interrupted
+}
+
+/// Names every snapshot that lost something, on standard error.
+pub(crate) fn show_hurt_snapshots(ui: &Ui, snapshots: &[HurtSnapshot]) {
+    for hurt in snapshots {
+        if ui.is_json() {
+            ui.json_error(&json::HurtSnapshot {
+                message_type: "hurt_snapshot",
+                snapshot: hurt.id.to_string(),
+                files: hurt.files,
+                directories: hurt.directories,
+                is_unreadable: hurt.is_unreadable,
+            });
+        } else {
+            ui.interrupted(&hurt_snapshot(hurt));
+        }
+    }
+}
+
+fn hurt_snapshot(hurt: &HurtSnapshot) -> String {
+    let mut line = format!("hurt: snapshot {}", hurt.id.short());
+    if let Some(time) = hurt.time {
+        line.push_str(&format!(" of {}", text::time(time)));
+    }
+    if hurt.is_unreadable {
+        line.push_str(": it cannot be read");
+        return line;
+    }
+    let mut parts = Vec::new();
+    if hurt.files > 0 {
+        parts.push(text::counted(hurt.files, "file", "files"));
+    }
+    if hurt.directories > 0 {
+        let of = text::counted(hurt.directories, "directory", "directories");
+        parts.push(format!("part of {of}, with what was in there"));
+    }
+    line.push_str(&format!(": {}", parts.join(", and ")));
+    line
+}
+
+/// Lines for the paths that something hurts, and one that says how many are not among them.
+pub(crate) fn hurt_lines(
+    ui: &Ui,
+    hurts: &[(SnapshotId, Vec<u8>)],
+    total: u64,
+    is_least: bool,
+) -> (Vec<String>, Option<String>) {
+    let shown = if ui.verbosity() > 0 { usize::MAX } else { HURTS_SHOWN };
+    let lines: Vec<String> = hurts
+        .iter()
+        .take(shown)
+        .map(|(snapshot, path)| format!("{} in snapshot {}", text::escaped(path), snapshot.short()))
+        .collect();
+    let hidden = (hurts.len() - lines.len()) as u64;
+    let more = total.saturating_sub(lines.len() as u64);
+    let line = match (more, is_least) {
+        (0, false) => return (lines, None),
+        (0, true) => "and maybe more".to_owned(),
+        (more, true) => format!("and at least {} more", text::count(more)),
+        (more, false) => format!("and {} more", text::count(more)),
+    };
+    let line = match hidden {
+        0 => line,
+        hidden if hidden == more && !is_least => format!("{line}; --verbose shows them"),
+        hidden => format!("{line}; --verbose shows {} of them", text::count(hidden)),
+    };
+    (lines, Some(line))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_lost_something_is_told_with_true_counts() {
+        let hurts: Vec<_> = (0..100_u8)
+            .map(|number| (SnapshotId::from_bytes([7; 32]), format!("/{number}").into_bytes()))
+            .collect();
+        let check = |shown: usize, total, is_least, expected: Option<&str>| {
+            let (lines, more) = hurt_lines(&Ui::early(), &hurts[..shown], total, is_least);
+            assert_eq!((lines.len(), more.as_deref()), (shown.min(HURTS_SHOWN), expected));
+        };
+        check(5, 5, false, None);
+        check(5, 5, true, Some("and maybe more"));
+        check(6, 6, false, Some("and 1 more; --verbose shows them"));
+        check(100, 1124, false, Some("and 1,119 more; --verbose shows 95 of them"));
+        check(100, 1124, true, Some("and at least 1,119 more; --verbose shows 95 of them"));
+        check(0, 7, false, Some("and 7 more"));
+        let id = SnapshotId::from_bytes([7; 32]);
+        let hurt = HurtSnapshot { id, time: None, files: 1, directories: 2, is_unreadable: false };
+        let line = hurt_snapshot(&hurt);
+        assert!(line.ends_with(": 1 file, and part of 2 directories, with what was in there"));
+        let line = hurt_snapshot(&HurtSnapshot { is_unreadable: true, ..hurt });
+        assert!(line.ends_with(": it cannot be read"), "{line}");
+    }
+
+    #[test]
+    fn only_what_is_true_is_said_to_be_whole() {
+        let report = CheckReport::default();
+        let all = |report: &CheckReport, read| whole_beside(report, read, true);
+        assert!(all(&report, ReadData::All).contains("snapshots and files"));
+        assert!(!whole_beside(&report, ReadData::All, false).contains("files"));
+        assert!(all(&report, ReadData::No).contains("as far as can be told"));
+        assert!(all(&report, ReadData::Percent(99.0)).contains("as far as can be told"));
+        let stopped = CheckReport { is_interrupted: true, ..report };
+        assert_eq!(all(&stopped, ReadData::All), "");
+    }
 
     #[test]
     fn a_part_of_the_data_is_a_percentage_a_fraction_or_a_size() {

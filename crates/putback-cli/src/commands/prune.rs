@@ -152,6 +152,12 @@ pub(crate) fn prune(
             Error::OthersActive { .. } => {
                 "cannot delete at once what is marked: another machine is writing to this storage"
             }
+            Error::Damaged { object, .. } if object.starts_with("marks/") => {
+                "prune stopped: a mark cannot be read, and it may say what else is forgotten or about to be deleted"
+            }
+            Error::Damaged { object, .. } if object.starts_with("index/") => {
+                "prune stopped: a part of the index cannot be read, and it may name what is needed"
+            }
             Error::Damaged { .. }
             | Error::BlobUnknown { .. }
             | Error::BlobDamaged { .. }
@@ -270,9 +276,10 @@ fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
     let dry = options.dry_run;
     let is_instant = options.instant && !report.is_interrupted;
     let mut lines = vec![format!(
-        "needed:   {} blobs of {}; there are {} for them",
-        text::count(report.blobs_needed),
+        "needed:   {} of {}; there {} {} for them",
+        text::counted(report.blobs_needed, "blob", "blobs"),
         text::counted(report.snapshots, "snapshot", "snapshots"),
+        if report.packs == 1 { "is" } else { "are" },
         packs(report.packs, report.bytes),
     )];
     let marked = report.packs_unneeded + report.packs_repacked;

@@ -1,19 +1,15 @@
 //! `putback repair`.
 
 use clap::{Args, Subcommand};
-use putback_format::id::SnapshotId;
 use putback_repo::{
     Error, Finding, ReadData, RepairOptions, RepairPlan, RepairReport, RepairTarget, Repository,
 };
 
-use crate::commands::check::Subset;
+use crate::commands::check::{Subset, hurt_lines, show_hurt_snapshots};
 use crate::context::Context;
 use crate::report::{Failure, Outcome};
 use crate::ui::progress::{self, Entries, Kind};
 use crate::ui::{json, text};
-
-/// Paths shown for each finding; with --verbose all that are known.
-const HURTS_SHOWN: usize = 5;
 
 /// Save what can be saved of a damaged repository
 ///
@@ -57,8 +53,9 @@ enum RepairCommand {
     /// Write snapshots again without what is lost
     ///
     /// A file of which anything is lost is left out, and is listed in the new snapshot, which has the tag
-    /// 'repaired'; all others stay as they are. The original stays too, unless --forget is given.
-    /// Back up before: what is stored again need not be left out.
+    /// 'repaired'; all others stay as they are. The original stays too, broken as it is, and check
+    /// and prune go on to stop at it; with --forget it is forgotten, and so is a snapshot that cannot
+    /// be read at all. Back up before: what is stored again need not be left out.
     #[command(after_help = "Examples:\n  \
             putback repair snapshots --dry-run\n  \
             putback repair snapshots\n  \
@@ -174,12 +171,12 @@ fn repair(
         context.show_warnings(repository);
         report = done?;
     }
-    show(context, &plan, &report, common.dry_run);
+    show(context, &plan, &report, &options, common.dry_run);
     if report.is_interrupted {
         return Ok(Outcome::Interrupted);
     }
     let has_lost_files = options.target == RepairTarget::Packs
-        && plan.findings.iter().any(|finding| !finding.hurts.is_empty());
+        && plan.findings.iter().any(|finding| finding.hurts_total > 0);
     Ok(Outcome::of_problems(plan.findings_without_remedy + u64::from(has_lost_files)))
 }
 
@@ -199,7 +196,8 @@ fn confirm(context: &Context) -> anyhow::Result<()> {
 
 fn show_findings(context: &Context, plan: &RepairPlan) {
     let ui = &context.ui;
-    for Finding { object, message, remedy, hurts } in &plan.findings {
+    for finding in &plan.findings {
+        let Finding { object, message, remedy, hurts, .. } = finding;
         if ui.is_json() {
             let hurts = hurts.iter().map(|(snapshot, path)| {
                 let (item, item_base64) = json::name(path);
@@ -211,32 +209,49 @@ fn show_findings(context: &Context, plan: &RepairPlan) {
                 message: text::printable(message),
                 remedy: remedy.as_deref().map(text::printable),
                 hurts: hurts.collect(),
+                hurts_total: finding.hurts_total,
+                hurts_at_least: finding.hurts_at_least,
             });
             continue;
         }
-        let shown = if ui.verbosity() > 0 { usize::MAX } else { HURTS_SHOWN };
-        let mut lines: Vec<String> = hurts.iter().take(shown).map(hurt).collect();
-        if let Some(more) = hurts.len().checked_sub(shown).filter(|more| *more > 0) {
-            lines.push(format!("and {more} more; --verbose shows them"));
-        }
-        ui.damage(
-            object,
-            message,
-            &lines,
-            Some(remedy.as_deref().unwrap_or("nothing can be done")),
-        );
+        let (lines, more) = hurt_lines(ui, hurts, finding.hurts_total, finding.hurts_at_least);
+        let nothing = match object.starts_with("snapshots/") {
+            true => {
+                "nothing can bring it back; `putback repair snapshots --forget` forgets it, so that prune can go on"
+            }
+            false => "nothing can be done",
+        };
+        let remedy = remedy.as_deref().unwrap_or(nothing);
+        ui.damage(object, message, &lines, more.as_deref(), Some(remedy));
     }
+    show_hurt_snapshots(ui, &plan.hurt_snapshots);
     let more = plan.findings_total - plan.findings.len() as u64;
     if more > 0 && !ui.is_json() {
         ui.notice(&format!("and {} more like these", text::count(more)));
     }
 }
 
-fn hurt((snapshot, path): &(SnapshotId, Vec<u8>)) -> String {
-    format!("{} in snapshot {}", text::escaped(path), snapshot.short())
+/// What is said of snapshots that lost something and are not to be forgotten.
+fn snapshots_that_stay(plan: &RepairPlan, options: &RepairOptions) -> Option<String> {
+    let of_snapshots = |finding: &&Finding| finding.object.starts_with("snapshots/");
+    let count = plan.findings.iter().filter(of_snapshots).count() as u64;
+    let stay = options.target == RepairTarget::Snapshots && !options.forget && count > 0;
+    stay.then(|| {
+        format!(
+            "{} among the others, and `check` and `prune` stop at them: `putback repair snapshots --forget` forgets \
+             those that are written without what is lost, and those that cannot be read",
+            text::counted(count, "broken snapshot stays", "broken snapshots stay")
+        )
+    })
 }
 
-fn show(context: &Context, plan: &RepairPlan, report: &RepairReport, dry_run: bool) {
+fn show(
+    context: &Context,
+    plan: &RepairPlan,
+    report: &RepairReport,
+    options: &RepairOptions,
+    dry_run: bool,
+) {
     let ui = &context.ui;
     for (old, new) in &report.snapshots_written {
         if ui.is_json() {
@@ -270,6 +285,9 @@ fn show(context: &Context, plan: &RepairPlan, report: &RepairReport, dry_run: bo
         return;
     }
     for line in lines(report) {
+        ui.say(format_args!("{line}"));
+    }
+    if let Some(line) = snapshots_that_stay(plan, options) {
         ui.say(format_args!("{line}"));
     }
     if plan.findings_total == 0 && !report.is_interrupted {

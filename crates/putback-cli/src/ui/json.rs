@@ -229,6 +229,18 @@ pub(crate) struct CheckDamage {
     pub(crate) object: String,
     pub(crate) message: String,
     pub(crate) hurts: Vec<Hurt>,
+    pub(crate) hurts_total: u64,
+    pub(crate) hurts_at_least: bool,
+}
+
+/// A snapshot that lost something.
+#[derive(Serialize)]
+pub(crate) struct HurtSnapshot {
+    pub(crate) message_type: &'static str,
+    pub(crate) snapshot: String,
+    pub(crate) files: u64,
+    pub(crate) directories: u64,
+    pub(crate) is_unreadable: bool,
 }
 
 #[derive(Serialize)]
@@ -243,6 +255,7 @@ pub(crate) struct Hurt {
 pub(crate) struct CheckSummary {
     pub(crate) message_type: &'static str,
     pub(crate) num_errors: u64,
+    pub(crate) hurt_snapshots: u64,
     pub(crate) snapshots: u64,
     pub(crate) packs: u64,
     pub(crate) packs_read: u64,
@@ -493,6 +506,8 @@ pub(crate) struct RepairFinding {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) remedy: Option<String>,
     pub(crate) hurts: Vec<Hurt>,
+    pub(crate) hurts_total: u64,
+    pub(crate) hurts_at_least: bool,
 }
 
 #[derive(Serialize)]

@@ -236,6 +236,7 @@ impl Ui {
         object: &str,
         message: &str,
         hurts: &[String],
+        more: Option<&str>,
         remedy: Option<&str>,
     ) {
         let style = Style::stderr();
@@ -245,6 +246,9 @@ impl Ui {
             out.push_str("  hurts ");
             out.push_str(hurt);
             out.push('\n');
+        }
+        if let Some(more) = more {
+            out.push_str(&format!("  {more}\n"));
         }
         if let Some(remedy) = remedy {
             out.push_str(&format!("  to do: {}\n", text::printable(remedy)));

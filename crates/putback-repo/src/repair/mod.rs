@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 use putback_format::id::{PackId, SnapshotId};
 
 use crate::Repository;
-use crate::check::{Damage, ReadData, Survey, describe};
+use crate::check::{Damage, HurtSnapshot, ReadData, Survey, describe_object};
 use crate::error::{Error, Result};
 use crate::observe::{Cancel, Observer};
 
@@ -81,14 +81,18 @@ pub struct Finding {
     pub message: String,
     /// What will be done; none if this repair can do nothing.
     pub remedy: Option<String>,
-    /// Files that it hurts, each with one of its snapshots.
+    /// Paths that it hurts, each with one of its snapshots; the first 100.
     pub hurts: Vec<(SnapshotId, Vec<u8>)>,
+    /// How many paths it hurts.
+    pub hurts_total: u64,
+    /// There are more than that: they were not counted to the last.
+    pub hurts_at_least: bool,
 }
 
 /// What a repair found and will do.
 #[derive(Debug)]
 pub struct RepairPlan {
-    /// What is wrong, the first 1,000.
+    /// What is wrong, the first 1,000; beyond these snapshots only, and without paths.
     pub findings: Vec<Finding>,
     /// How much is wrong.
     pub findings_total: u64,
@@ -96,6 +100,8 @@ pub struct RepairPlan {
     pub findings_without_remedy: u64,
     /// Blobs that are in no pack any more as far as that was read.
     pub blobs_lost: u64,
+    /// Where packs are repaired: every snapshot that lost something, as far as data was read.
+    pub hurt_snapshots: Vec<HurtSnapshot>,
     /// The search was stopped before its end; there are no steps then.
     pub is_interrupted: bool,
     small: small::Steps,
@@ -134,6 +140,7 @@ impl RepairPlan {
             findings_total: 0,
             findings_without_remedy: 0,
             blobs_lost: 0,
+            hurt_snapshots: Vec::new(),
             is_interrupted: false,
             small: small::Steps::default(),
             segments: segments::Steps::default(),
@@ -158,12 +165,31 @@ impl RepairPlan {
         remedy: Option<String>,
         hurts: Vec<(SnapshotId, Vec<u8>)>,
     ) {
+        let total = (hurts.len() as u64, false);
+        self.find_hurting(object, message, remedy, hurts, total);
+    }
+
+    /// As [`RepairPlan::find`], where more is hurt than is listed: how many paths, and whether there are more.
+    fn find_hurting(
+        &mut self,
+        object: impl ToString,
+        message: impl ToString,
+        remedy: Option<String>,
+        mut hurts: Vec<(SnapshotId, Vec<u8>)>,
+        (hurts_total, hurts_at_least): (u64, bool),
+    ) {
         self.findings_total += 1;
         self.findings_without_remedy += u64::from(remedy.is_none());
-        if self.findings.len() < FINDINGS_MAX {
-            let (object, message) = (object.to_string(), message.to_string());
-            self.findings.push(Finding { object, message, remedy, hurts });
+        let (object, message) = (object.to_string(), message.to_string());
+        if self.findings.len() >= FINDINGS_MAX {
+            // Nobody should take a snapshot for whole because others were listed before it.
+            if !object.starts_with("snapshots/") {
+                return;
+            }
+            hurts.clear();
         }
+        let finding = Finding { object, message, remedy, hurts, hurts_total, hurts_at_least };
+        self.findings.push(finding);
     }
 
     fn interrupted(mut self) -> Self {
@@ -262,7 +288,7 @@ fn read_twice<T>(read: impl Fn() -> Result<T>) -> Result<Reading<T>> {
     match again {
         Ok(value) => Ok(Reading::Good(value)),
         Err(Error::Store(error)) if error.is_not_found() => Ok(Reading::Missing),
-        Err(error) if error.is_damage() => Ok(Reading::Damaged(describe(&error))),
+        Err(error) if error.is_damage() => Ok(Reading::Damaged(describe_object(&error))),
         Err(error) => Err(error),
     }
 }

@@ -21,6 +21,10 @@ use crate::{Repository, layout};
 /// Takes each pack with its tables, and whether it is there.
 type EachPack<'a> = dyn FnMut(&PackId, &[SegmentPack], bool) -> Result<()> + 'a;
 
+/// What is said of a pack that will be marked.
+pub(super) const MARK_IT: &str =
+    "mark it: the next backup stores again what it lost and still finds, and prune removes it";
+
 /// Bad packs whose tables are in memory at once.
 const PACKS_AT_ONCE: usize = 256;
 
@@ -72,9 +76,12 @@ impl Repository {
     ) -> Result<()> {
         let survey = self.survey_for_repair(options, observer)?;
         let Survey { report, mut broken, repository } = survey;
+        let mut is_true = true;
         if !repository.store().capabilities().is_consistent {
-            repository.keep_unlisted(&mut broken)?;
+            is_true = repository.keep_unlisted(&mut broken)?;
         }
+        // What was only not listed hurts nobody.
+        plan.hurt_snapshots = if is_true { report.hurt_snapshots.clone() } else { Vec::new() };
         let bad: Vec<PackId> = broken.keys().copied().collect();
         let total = Amount { items: bad.len() as u64, bytes: 0 };
         observer.event(Event::PhaseStarted { phase: Phase::Plan, total: Some(total) });
@@ -127,32 +134,33 @@ impl Repository {
                 _ => format!("; {lost} of its {all} blobs are lost"),
             });
             let name = layout::pack(&id).to_string();
-            let hurts = report
-                .damages
-                .iter()
-                .filter(|damage| damage.object.ends_with(&name))
-                .flat_map(|damage| damage.hurts.clone())
-                .collect();
+            // The first damage of a pack has the paths of all.
+            let damage = report.damages.iter().find(|damage| damage.object.ends_with(&name));
+            let hurts = damage.map_or_else(Vec::new, |damage| damage.hurts.clone());
+            let total =
+                damage.map_or((0, false), |damage| (damage.hurts_total, damage.hurts_at_least));
             let store = format!("store {saved} good blobs anew");
             let remedy = match (saved, is_marked) {
                 (0, true) => {
                     // Done by an earlier repair: it waits for prune.
-                    plan.find(&name, message, Some("none needed: it is marked".to_owned()), hurts);
+                    let remedy = Some("none needed: it is marked".to_owned());
+                    plan.find_hurting(&name, message, remedy, hurts, total);
                     continue;
                 }
-                (0, false) => "mark it".to_owned(),
+                (0, false) => MARK_IT.to_owned(),
                 (_, true) => store,
-                (_, false) => format!("{store}, then mark it"),
+                (_, false) => format!("{store}, then {MARK_IT}"),
             };
-            plan.find(&name, message, Some(remedy), hurts);
+            plan.find_hurting(&name, message, Some(remedy), hurts, total);
             plan.packs.bad.push(id);
         }
         plan.blobs_lost = lost.len() as u64;
         Ok(())
     }
 
-    /// Takes packs out that a listing lacked and that are there.
-    fn keep_unlisted(&self, broken: &mut BTreeMap<PackId, Vec<String>>) -> Result<()> {
+    /// Takes packs out that a listing lacked and that are there. Yields whether there was none.
+    fn keep_unlisted(&self, broken: &mut BTreeMap<PackId, Vec<String>>) -> Result<bool> {
+        let before = broken.len();
         let missing = broken.iter().filter(|(_, messages)| messages.as_slice() == [MISSING]);
         for id in missing.map(|(id, _)| *id).collect::<Vec<_>>() {
             match self.store().stat(&layout::pack(&id)) {
@@ -161,7 +169,7 @@ impl Repository {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(())
+        Ok(broken.len() == before)
     }
 
     /// Hands over what is known of these packs: each table that its header or a segment gives, and whether

@@ -16,6 +16,7 @@ use putback_format::pack::{PackContents, Trailer};
 use putback_format::segment::{Segment, SegmentPack};
 use putback_store::{ObjectInfo, ObjectPath};
 
+use super::packs::MARK_IT;
 use super::{Reading, RepairOptions, RepairPlan, RepairReport, read_twice};
 use crate::error::{Error, Result};
 use crate::id_set::IdSet;
@@ -138,11 +139,8 @@ impl Repository {
             .into_iter()
             .filter_map(|info| Some((info.path.name().parse().ok()?, info)))
             .collect();
-        let marked = match fresh.marks() {
-            // One that cannot be read goes too, whatever it said.
-            Err(error) if error.is_damage() => BTreeSet::new(),
-            marks => marks?.packs,
-        };
+        // One that cannot be read goes too, whatever it said.
+        let marked = fresh.readable_marks()?.packs;
         let total = Amount { items: listed.len() as u64, bytes: 0 };
         observer.event(Event::PhaseStarted { phase: Phase::CheckPacks, total: Some(total) });
         let (mut to_read, mut known) = (Vec::new(), 0);
@@ -187,12 +185,12 @@ impl Repository {
                 continue;
             }
             let message = "it is missing, and only the index of this machine still names it";
-            plan.find(layout::pack(&id), message, Some("mark it".to_owned()), Vec::new());
+            plan.find(layout::pack(&id), message, Some(MARK_IT.to_owned()), Vec::new());
             plan.segments.marked.push(id);
         }
         for id in missing {
             // It may be that a tombstone was in a segment that is damaged.
-            let remedy = loses_tombstones.then(|| "mark it".to_owned());
+            let remedy = loses_tombstones.then(|| MARK_IT.to_owned());
             if loses_tombstones {
                 plan.segments.marked.push(*id);
             }

@@ -13,7 +13,7 @@ use putback_format::mark::Mark;
 use putback_store::{ErrorKind, LockMode, ObjectPath};
 
 use super::{Reading, RepairPlan, RepairReport, RepairTarget, read_twice};
-use crate::check::describe;
+use crate::check::{MISSING, describe_object};
 use crate::error::{Error, Result};
 use crate::{Repository, layout, read_verified};
 
@@ -66,7 +66,7 @@ impl Repository {
             for (path, other, reading) in pair {
                 let message = match reading {
                     Reading::Good(_) => continue,
-                    Reading::Missing => "it is missing".to_owned(),
+                    Reading::Missing => MISSING.to_owned(),
                     Reading::Damaged(message) => message,
                 };
                 let remedy = has_good.then(|| format!("write it again, as {other} has it"));
@@ -77,10 +77,15 @@ impl Repository {
             }
         }
         let text = read_twice(|| Ok(store.read_all(&layout::readme(), 1 << 16)?))?;
-        if !matches!(text, Reading::Good(text) if text == layout::README.as_bytes()) {
+        let message = match text {
+            Reading::Good(text) if text == layout::README.as_bytes() => None,
+            Reading::Good(_) => Some("it is not the text that putback writes".to_owned()),
+            Reading::Missing => Some(MISSING.to_owned()),
+            Reading::Damaged(message) => Some(message),
+        };
+        if let Some(message) = message {
             plan.small.writes_readme = true;
             let remedy = Some("write it again".to_owned());
-            let message = "it is not the text that putback writes";
             plan.find(layout::README_NAME, message, remedy, Vec::new());
         }
         if target == RepairTarget::Index {
@@ -123,7 +128,7 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        Ok(failure.map(|error| describe(&error)))
+        Ok(failure.map(|error| describe_object(&error)))
     }
 
     fn read_mark_at(&self, path: &ObjectPath) -> Result<Mark> {

@@ -19,6 +19,7 @@ use crate::check::Survey;
 use crate::error::{Error, Result};
 use crate::forget::Retained;
 use crate::id_set::IdSet;
+use crate::lost::{Inspector, look_for_lost, shown};
 use crate::observe::{Amount, Cancel, Event, Observer, Phase};
 use crate::{Repository, SnapshotDraft, SnapshotFilter, StoredSnapshot, layout};
 
@@ -81,34 +82,6 @@ impl Lost {
     }
 }
 
-fn shown(path: &[u8]) -> Vec<u8> {
-    if path.is_empty() { b"/".to_vec() } else { path.to_vec() }
-}
-
-/// A directory on the open path of a search.
-struct Searched {
-    path_length: usize,
-    pages: IntoIter<BlobId>,
-    /// The page that `entries` are of.
-    page: Option<BlobId>,
-    entries: IntoIter<Entry>,
-    is_page_hurt: bool,
-    is_hurt: bool,
-}
-
-impl Searched {
-    fn new(pages: Vec<BlobId>, path_length: usize) -> Self {
-        Self {
-            path_length,
-            pages: pages.into_iter(),
-            page: None,
-            entries: Vec::new().into_iter(),
-            is_page_hurt: false,
-            is_hurt: false,
-        }
-    }
-}
-
 /// A directory that is being written again.
 struct Rewritten {
     entry: Entry,
@@ -145,6 +118,8 @@ struct Search<'a> {
     whole: IdSet<BlobId>,
     /// What was read because no pack that will stay has it, and whether that went well.
     tried: BTreeMap<BlobId, bool>,
+    /// What the snapshot in hand lost.
+    lost: Lost,
 }
 
 impl<'a> Search<'a> {
@@ -159,6 +134,7 @@ impl<'a> Search<'a> {
             cancel: &options.cancel,
             whole: IdSet::default(),
             tried: BTreeMap::new(),
+            lost: Lost::default(),
         }
     }
 
@@ -214,63 +190,38 @@ impl<'a> Search<'a> {
         Ok(true)
     }
 
-    /// Everything below a root that is lost. Directories may be nested deeper than the stack is.
+    /// Everything below a root that is lost.
     fn find_lost(&mut self, root: &Entry) -> Result<Lost> {
-        let mut lost = Lost::default();
-        let EntryKind::Directory { pages } = &root.kind else { return Ok(lost) };
-        let mut path = Vec::new();
-        let mut open = vec![Searched::new(pages.clone(), 0)];
-        while let Some(directory) = open.last_mut() {
-            if self.cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            path.truncate(directory.path_length);
-            if let Some(entry) = directory.entries.next() {
-                path.push(b'/');
-                path.extend_from_slice(&entry.name);
-                match &entry.kind {
-                    EntryKind::File { size, content, holes }
-                        if !self.is_content_there(content)? =>
-                    {
-                        let holes: u64 = holes.iter().map(|hole| hole.length).sum();
-                        lost.paths.insert(path.clone(), Some(size.saturating_sub(holes)));
-                        directory.is_page_hurt = true;
-                    }
-                    EntryKind::Directory { pages } => {
-                        open.push(Searched::new(pages.clone(), path.len()));
-                    }
-                    _ => {}
-                }
-                continue;
-            }
-            if let Some(page) = directory.page.take() {
-                directory.is_hurt |= directory.is_page_hurt;
-                if !std::mem::take(&mut directory.is_page_hurt) {
-                    self.whole.insert(page);
-                }
-            }
-            let Some(page) = directory.pages.next() else {
-                let is_hurt = directory.is_hurt;
-                open.pop();
-                if let Some(parent) = open.last_mut() {
-                    parent.is_page_hurt |= is_hurt;
-                }
-                continue;
-            };
-            if self.whole.contains(&page) {
-                continue;
-            }
-            match read_twice(|| self.repository.read_page(&page))? {
-                Reading::Good(entries) => {
-                    (directory.page, directory.entries) = (Some(page), entries.into_iter());
-                }
-                Reading::Missing | Reading::Damaged(_) => {
-                    lost.paths.insert(path.clone(), None);
-                    directory.is_hurt = true;
-                }
+        self.lost = Lost::default();
+        let cancel = self.cancel;
+        look_for_lost(root, self, cancel)?;
+        Ok(std::mem::take(&mut self.lost))
+    }
+}
+
+impl Inspector for Search<'_> {
+    fn whole(&mut self) -> &mut IdSet<BlobId> {
+        &mut self.whole
+    }
+
+    fn page(&mut self, page: &BlobId, path: &[u8]) -> Result<Option<Vec<Entry>>> {
+        match read_twice(|| self.repository.read_page(page))? {
+            Reading::Good(entries) => Ok(Some(entries)),
+            Reading::Missing | Reading::Damaged(_) => {
+                self.lost.paths.insert(path.to_vec(), None);
+                Ok(None)
             }
         }
-        Ok(lost)
+    }
+
+    fn is_file_there(&mut self, file: &Entry, path: &[u8]) -> Result<bool> {
+        let EntryKind::File { size, content, holes } = &file.kind else { return Ok(true) };
+        let is_there = self.is_content_there(content)?;
+        if !is_there {
+            let holes: u64 = holes.iter().map(|hole| hole.length).sum();
+            self.lost.paths.insert(path.to_vec(), Some(size.saturating_sub(holes)));
+        }
+        Ok(is_there)
     }
 }
 
@@ -311,9 +262,13 @@ impl Repository {
             let successor = all.iter().find(|other| is_repair_of(&other.snapshot, original, &root));
             let files = lost.paths.values().flatten().count();
             let directories = lost.paths.len() - files;
-            let mut message = format!("{files} of its files are lost");
+            let mut message = match files {
+                1 => "1 of its files is lost".to_owned(),
+                files => format!("{files} of its files are lost"),
+            };
             if directories > 0 {
-                message.push_str(&format!(", and parts of {directories} of its directories"));
+                let one_or_more = if directories == 1 { "directory" } else { "directories" };
+                message.push_str(&format!(", and parts of {directories} {one_or_more}"));
             }
             let remedy = match (successor, options.forget) {
                 (None, false) => "write it without them".to_owned(),
@@ -325,7 +280,9 @@ impl Repository {
             };
             let hurts =
                 lost.paths.keys().take(HURTS_MAX).map(|path| (original.id, shown(path))).collect();
-            plan.find(layout::snapshot(&original.id), message, Some(remedy), hurts);
+            let total = (lost.paths.len() as u64, false);
+            let object = layout::snapshot(&original.id);
+            plan.find_hurting(object, message, Some(remedy), hurts, total);
             let original = original.clone();
             match successor {
                 None => plan.snapshots.hurt.push(original),

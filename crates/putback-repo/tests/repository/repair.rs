@@ -400,3 +400,31 @@ fn a_repair_that_broke_at_any_request_loses_nothing_and_the_next_one_ends_it() {
     println!("{points} points");
     assert!(points > 100, "{points}");
 }
+
+#[test]
+fn every_hurt_snapshot_is_named_and_counted_where_the_list_of_damages_is_cut() {
+    let (repository, store, key) = repository();
+    let mut all: Files =
+        (0..60).map(|number| (format!("{number:02}"), noise(number, 100_000))).collect();
+    let first = back_up(&repository, &all).unwrap();
+    all.insert("more".to_owned(), b"more".to_vec());
+    let second = back_up(&repository, &all).unwrap();
+    let repository = open(store.clone(), &key);
+    let data = packs_of(&repository, &store, BlobKind::Data)[0];
+    // No segment names the data of the first any more.
+    for info in store.list("index").unwrap() {
+        let bytes = store.read_all(&info.path, u64::MAX).unwrap();
+        let payload = envelope::unseal(ObjectKind::Segment, repository.id(), &keys(&key), &bytes);
+        let mut segment = Segment::decode(&payload.unwrap()).unwrap();
+        segment.packs.retain(|pack| pack.id != data);
+        delete(&store, &info.path);
+        write_segment(&repository, &store, &segment);
+    }
+    let report = check(&open(store.clone(), &key));
+    assert_eq!(report.damages.len(), 1000);
+    assert!(report.damages_total > 1000, "{}", report.damages_total);
+    assert!(report.damages.iter().all(|damage| damage.hurts_total == 1 && !damage.hurts_at_least));
+    let named: BTreeSet<(SnapshotId, u64, u64)> =
+        report.hurt_snapshots.iter().map(|hurt| (hurt.id, hurt.files, hurt.directories)).collect();
+    assert_eq!(named, BTreeSet::from([(first.id, 60, 0), (second.id, 60, 0)]));
+}
