@@ -191,15 +191,15 @@ impl Repository {
         Ok(texts)
     }
 
-    /// Numbers of snapshots that are missing, with those that cannot be read among them.
-    pub(crate) fn missing(&self) -> Result<Vec<Missing>> {
-        let seen = self.state().seen();
+    /// Numbers of snapshots that are missing, with those that cannot be read among them, for a machine that has seen
+    /// this.
+    pub(crate) fn missing(&self, seen: &Seen) -> Result<Vec<Missing>> {
         let (mut snapshots, mut marks) = self.read_snapshots()?;
-        if !missing_numbers(&snapshots, &marks, &seen).is_empty() {
+        if !missing_numbers(&snapshots, &marks, seen).is_empty() {
             // A listing that was under way while others wrote is no evidence.
             (snapshots, marks) = self.read_snapshots()?;
         }
-        Ok(missing_numbers(&snapshots, &marks, &seen))
+        Ok(missing_numbers(&snapshots, &marks, seen))
     }
 
     fn read_snapshots(&self) -> Result<(Vec<StoredSnapshot>, Marks)> {

@@ -291,8 +291,10 @@ impl Repository {
                 Some((name.parse().ok()?, damage))
             })
             .collect();
+        // Before the listing, as for every look at what is missing.
+        let seen = self.state().seen();
         let mut records = match options.forget && !unreadable.is_empty() {
-            true => numbered(unreadable.iter().map(|(id, _)| *id), &repository.missing()?),
+            true => numbered(unreadable.iter().map(|(id, _)| *id), &repository.missing(&seen)?),
             false => Vec::new(),
         }
         .into_iter();
