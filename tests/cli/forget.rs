@@ -54,6 +54,47 @@ fn rules_keep_what_they_name_and_the_rest_is_forgotten() {
 }
 
 #[test]
+fn what_was_made_last_stays_though_an_earlier_one_is_dated_in_the_future() {
+    let environment = TestEnvironment::with_repository();
+    environment.write("f", "old");
+    let source = environment.source();
+    let source = source.to_str().unwrap();
+    environment.run(["backup", source, "--time", "2026-01-01T00:00:00Z"]).success();
+    environment.run(["backup", source, "--time", "2999-01-01T00:00:00Z"]).success();
+    let file = environment.write("g", "new");
+    environment.run(["backup", source]).success();
+    let all = ids(&environment);
+    assert_eq!(all.len(), 3);
+    environment
+        .run(["forget", "--keep-last", "1", "--prune"])
+        .success()
+        .shows("2 snapshots kept, 1 forgotten")
+        .shows("dated in the future")
+        .complains("warning: snapshot")
+        .complains("is dated in the future, by 9");
+    assert_eq!(ids(&environment), all[1..]);
+    environment.run(["prune", "--instant"]).success();
+    environment.run(["cat", "latest", file.to_str().unwrap()]).success().shows("new");
+    environment.run(["check", "--read-data"]).success();
+    // Named, it goes as any other.
+    environment.run(["forget", &all[1]]).success().shows("1 snapshot forgotten");
+    assert_eq!(ids(&environment), all[2..]);
+}
+
+#[test]
+fn paths_are_in_the_title_of_a_group_or_in_its_table() {
+    let (environment, _) = five();
+    let table = |arguments: &[&str]| {
+        let all = [&["forget", "-n", "-l", "1"], arguments].concat();
+        let text = environment.run(all).success().stdout();
+        (text.matches("Paths\n").count(), text.matches("[ROOT]/source").count())
+    };
+    assert_eq!(table(&[]), (0, 2), "two groups");
+    assert_eq!(table(&["--group-by", "host"]), (2, 5));
+    assert_eq!(table(&["--group-by", "host", "--compact"]), (0, 0));
+}
+
+#[test]
 fn every_kind_of_rule_is_understood() {
     let (environment, _) = five();
     let check = |arguments: &[&str], kept: u64, forgotten: u64| {

@@ -32,6 +32,46 @@ fn they_are_listed_oldest_first_with_local_times() {
 }
 
 #[test]
+fn a_snapshot_from_the_future_is_marked_and_hides_nothing_that_was_made_after_it() {
+    let environment = TestEnvironment::with_repository();
+    let file = environment.write("a.txt", "old");
+    let source = environment.source();
+    let source = source.to_str().unwrap();
+    environment.run(["backup", source, "--time", "2999-01-01T00:00:00Z"]).success();
+    environment
+        .run(["snapshots"])
+        .success()
+        .shows("(future)")
+        .complains("dated in the future, by 9");
+    environment.run(["cat", "latest", file.to_str().unwrap()]).success().complains("is wrong now");
+
+    environment.write("a.txt", "new");
+    let warned = environment.run(["backup", source]).success();
+    let warned = warned
+        .complains("the clock of the machine that made it was wrong, or the clock of this machine")
+        .complains("hint: this machine's clock says 20")
+        .complains("putback rewrite SNAPSHOT --set-time");
+    assert_eq!(warned.stderr().matches("warning:").count(), 1);
+    let cat = environment.run(["cat", "latest", file.to_str().unwrap()]).success().shows("new");
+    assert_eq!(cat.stderr(), "", "what is not in the future needs no warning");
+    // It is the parent of the next backup, too.
+    let summary = environment.run(["backup", source, "--json"]).success().message("summary");
+    let all = environment.run(["snapshots", "--json"]).success().document();
+    let ids: Vec<_> = all.as_array().unwrap().iter().map(|snapshot| &snapshot["id"]).collect();
+    assert_eq!((&summary["parent"], &summary["snapshot_id"]), (ids[1], ids[2]));
+    // With other words it does not come to the front.
+    let future = ids[0].as_str().unwrap();
+    environment.run(["tag", "--add", "odd", future]).success();
+    environment.run(["cat", "latest", file.to_str().unwrap()]).success().shows("new");
+    environment.run(["snapshots", "--tag", "odd"]).success().shows("(future)");
+
+    // Its time can be put right.
+    environment.run(["rewrite", "--tag", "odd", "--set-time", "2026-01-01T00:00:00Z"]).success();
+    let listed = environment.run(["snapshots"]).success().hides("(future)");
+    assert_eq!(listed.stderr(), "");
+}
+
+#[test]
 fn filters_choose_among_them() {
     let environment = three();
     let source = environment.source();

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use putback_repo::{Error as RepositoryError, Machine, Password, ROLLED_BACK, Repository};
+use putback_repo::{
+    Error as RepositoryError, IN_THE_FUTURE, Machine, Password, ROLLED_BACK, Repository,
+};
 use putback_store::Store;
 
 use crate::args::{GlobalArgs, Origins};
@@ -17,7 +19,7 @@ use crate::location;
 use crate::password::{self, OtherPassword, Secret, Wanted};
 use crate::report::{self, Failure};
 use crate::storages::Storages;
-use crate::ui::Ui;
+use crate::ui::{Ui, text};
 
 /// Longest location that a file or command may give.
 const LOCATION_BYTES_MAX: usize = 64 << 10;
@@ -170,6 +172,14 @@ impl Context {
         let warnings = repository.take_warnings();
         for warning in &warnings {
             self.ui.warning(warning);
+        }
+        if warnings.iter().any(|warning| warning.contains(IN_THE_FUTURE)) {
+            let now = text::time(repository.now());
+            self.ui.notice(&format!(
+                "hint: this machine's clock says {now}; if that is right, \
+                 `putback rewrite SNAPSHOT --set-time TIME` gives a snapshot the time at which it \
+                 was made"
+            ));
         }
         if warnings.iter().any(|warning| warning.contains(ROLLED_BACK)) {
             self.ui.notice(

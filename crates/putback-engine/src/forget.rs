@@ -5,19 +5,23 @@
 //! snapshot was made: its own offset from UTC decides what a day is.
 //!
 //! The last snapshot of every writer in a group stays, whatever the rules say: who can write to the
-//! storage can add as many newer snapshots as it takes to crowd the real ones out of "the last seven". Only a group
-//! in which no rule keeps anything goes as a whole, if that is asked for.
+//! storage can add as many newer snapshots as it takes to crowd the real ones out of "the last seven". The last is the
+//! newest by its time, and the one that was made last by the writer's own numbers: a clock may have been ahead once.
+//! Only a group in which no rule keeps anything goes as a whole, if that is asked for.
+//!
+//! A snapshot that is dated in the future has no place among hours and days. Rules that go by time keep it and do not
+//! count it; and where the clock of this machine is behind, so that everything is in the future, everything stays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use jiff::Span;
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
 use putback_format::id::{SnapshotId, WriterId};
-use putback_format::snapshot::Snapshot;
+use putback_format::snapshot::{Made, Snapshot};
 use putback_format::tree::Timestamp;
-use putback_repo::StoredSnapshot;
+use putback_repo::{IN_THE_FUTURE, StoredSnapshot, order};
 
 /// How long a period of a rule is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -195,19 +199,16 @@ impl Group {
 
 /// Decides which of these snapshots stay.
 #[must_use]
-pub fn plan(snapshots: &[StoredSnapshot], policy: &Policy) -> Vec<Group> {
+pub fn plan(snapshots: &[StoredSnapshot], policy: &Policy, now: Timestamp) -> Vec<Group> {
+    let mut sorted = snapshots.to_vec();
+    order::sort(&mut sorted, now);
     let mut groups: BTreeMap<GroupKey, Vec<&StoredSnapshot>> = BTreeMap::new();
-    for stored in snapshots {
+    for stored in sorted.iter().rev() {
         groups.entry(key_of(&stored.snapshot, policy.group_by)).or_default().push(stored);
     }
     groups
         .into_iter()
-        .map(|(key, mut members)| {
-            members.sort_by_key(|stored| {
-                std::cmp::Reverse((stored.snapshot.time, stored.snapshot.sequence, stored.id))
-            });
-            Group { key, decisions: decide(&members, policy) }
-        })
+        .map(|(key, members)| Group { key, decisions: decide(&members, policy, now) })
         .collect()
 }
 
@@ -220,10 +221,17 @@ fn key_of(snapshot: &Snapshot, by: GroupBy) -> GroupKey {
 }
 
 /// `members`: the newest first.
-fn decide(members: &[&StoredSnapshot], policy: &Policy) -> Vec<Decision> {
+fn decide(members: &[&StoredSnapshot], policy: &Policy, now: Timestamp) -> Vec<Decision> {
     let mut reasons: BTreeMap<SnapshotId, Vec<String>> = BTreeMap::new();
+    let (future, past): (Vec<&StoredSnapshot>, Vec<&StoredSnapshot>) =
+        members.iter().partition(|stored| order::is_in_future(stored.snapshot.time, now));
     for rule in &policy.rules {
-        keep_by_rule(members, *rule, &mut reasons);
+        keep_by_rule(&past, *rule, &mut reasons);
+    }
+    if !policy.rules.is_empty() {
+        for stored in future {
+            reasons.entry(stored.id).or_default().push(IN_THE_FUTURE.to_owned());
+        }
     }
     for stored in members {
         let snapshot = &stored.snapshot;
@@ -246,17 +254,29 @@ fn decide(members: &[&StoredSnapshot], policy: &Policy) -> Vec<Decision> {
         .collect()
 }
 
+/// Of each writer, what is the newest by its time and what was made last. Whoever wrote a snapshot again, with other
+/// words, did not make it.
 fn keep_last_of_writers(
     members: &[&StoredSnapshot],
     reasons: &mut BTreeMap<SnapshotId, Vec<String>>,
 ) {
-    let mut writers: BTreeSet<WriterId> = BTreeSet::new();
-    for stored in members {
-        if stored.snapshot.complete && writers.insert(stored.snapshot.writer) {
-            let kept = reasons.entry(stored.id).or_default();
-            if kept.is_empty() {
-                kept.push("last of its machine".to_owned());
-            }
+    let mut newest: BTreeMap<WriterId, (Timestamp, Made, SnapshotId)> = BTreeMap::new();
+    let mut last: BTreeMap<WriterId, (Made, SnapshotId)> = BTreeMap::new();
+    for stored in members.iter().filter(|stored| stored.snapshot.complete) {
+        let made = stored.snapshot.made();
+        let by_time = (stored.snapshot.time, made, stored.id);
+        let known = newest.entry(made.writer).or_insert(by_time);
+        *known = by_time.max(*known);
+        let by_number = (made, stored.id);
+        let known = last.entry(made.writer).or_insert(by_number);
+        *known = by_number.max(*known);
+    }
+    let newest = newest.into_values().map(|(.., id)| (id, "last of its machine"));
+    let last = last.into_values().map(|(_, id)| (id, "made last by its machine"));
+    for (id, reason) in newest.chain(last) {
+        let kept = reasons.entry(id).or_default();
+        if kept.is_empty() {
+            kept.push(reason.to_owned());
         }
     }
 }
@@ -343,6 +363,11 @@ mod tests {
         }
     }
 
+    /// Later than all of them.
+    fn now() -> Timestamp {
+        snapshot(1, "", "2026-01-01 00:00").snapshot.time
+    }
+
     fn count(period: Period, count: u32) -> Rule {
         Rule { period, reach: Reach::Count(count) }
     }
@@ -350,7 +375,7 @@ mod tests {
     /// Numbers of the snapshots that stay, the newest first, with their reasons.
     fn kept(snapshots: &[StoredSnapshot], rules: &[Rule]) -> Vec<(u8, String)> {
         let policy = Policy { rules: rules.to_vec(), ..Policy::default() };
-        let groups = plan(snapshots, &policy);
+        let groups = plan(snapshots, &policy, now());
         assert_eq!(groups.len(), 1);
         let decisions = groups[0].decisions.iter();
         decisions
@@ -430,13 +455,49 @@ mod tests {
     }
 
     #[test]
+    fn what_a_machine_made_last_stays_whatever_its_clock_said_before() {
+        // Number 3 was dated later than it was made, and time has passed since.
+        let mut snapshots = year();
+        snapshots[2].snapshot.time = now();
+        let last = "made last by its machine";
+        let expected = [(3, "last".to_owned()), (7, last.to_owned())];
+        assert_eq!(kept(&snapshots, &[count(Period::Each, 1)]), expected);
+        // While it is in the future, it takes no other's place and stays.
+        snapshots[2].snapshot.time.seconds += 86_400;
+        let expected = [(7, "last"), (6, "last"), (3, IN_THE_FUTURE)];
+        let expected = expected.map(|(number, reason)| (number, reason.to_owned()));
+        assert_eq!(kept(&snapshots, &[count(Period::Each, 2)]), expected);
+        // It was written again later: that is not to have made it.
+        let original = snapshots[2].clone();
+        snapshots[2].snapshot.unknown = original.snapshot.successor_fields();
+        snapshots[2].snapshot.sequence = 8;
+        assert_eq!(kept(&snapshots, &[count(Period::Each, 2)]), expected);
+        snapshots[2].snapshot.time = original.snapshot.time;
+        snapshots[2].snapshot.time.seconds -= 3 * 365 * 86_400;
+        assert_eq!(kept(&snapshots, &[count(Period::Each, 1)]), [(7, "last".to_owned())]);
+    }
+
+    #[test]
+    fn by_a_clock_that_is_behind_nothing_goes_by_time() {
+        let plan = |rules: &[Rule], tags: &[&str]| {
+            let tags = tags.iter().map(|tag| vec![(*tag).to_owned()]).collect();
+            let rules = rules.to_vec();
+            let policy = Policy { rules, tags, may_empty_groups: true, ..Policy::default() };
+            let groups = plan(&year(), &policy, Timestamp::default());
+            groups[0].forgotten().count()
+        };
+        assert_eq!(plan(&[count(Period::Each, 1)], &[]), 0);
+        assert_eq!(plan(&[], &["none has it"]), 7, "no clock is asked for tags");
+    }
+
+    #[test]
     fn only_a_group_that_no_rule_keeps_anything_of_may_go_as_a_whole() {
         let mut snapshots = year();
         snapshots[2].snapshot.writer = WriterId::from_bytes([2; 16]);
         let forgotten = |rules: &[Rule]| {
             let policy =
                 Policy { rules: rules.to_vec(), may_empty_groups: true, ..Policy::default() };
-            plan(&snapshots, &policy)[0].forgotten().count()
+            plan(&snapshots, &policy, now())[0].forgotten().count()
         };
         assert_eq!(forgotten(&[]), 7);
         assert_eq!(forgotten(&[count(Period::Each, 1)]), 5, "a rule keeps one: the guard holds");
@@ -466,7 +527,7 @@ mod tests {
             tags: vec![vec!["keep".to_owned(), "tax".to_owned()]],
             ..Policy::default()
         };
-        let groups = plan(&snapshots, &policy);
+        let groups = plan(&snapshots, &policy, now());
         let forgotten: Vec<_> =
             groups[0].forgotten().map(|stored| stored.id.as_bytes()[0]).collect();
         assert_eq!(forgotten, [6, 5, 4, 3, 2]);
@@ -479,7 +540,7 @@ mod tests {
         let by_host = GroupBy { host: true, ..GroupBy::default() };
         let policy =
             Policy { rules: vec![count(Period::Each, 1)], group_by: by_host, ..Policy::default() };
-        let groups = plan(&snapshots, &policy);
+        let groups = plan(&snapshots, &policy, now());
         let hosts: Vec<_> = groups.iter().map(|group| group.key.host.clone().unwrap()).collect();
         assert_eq!(hosts, ["host", "other"]);
         assert_eq!(groups[1].forgotten().count(), 0);

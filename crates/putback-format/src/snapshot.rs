@@ -50,6 +50,8 @@ mod key {
     pub(super) const SEEN: u32 = 17;
     /// Above 63, so that programs which do not know it keep it.
     pub(super) const ORIGINAL: u32 = 65;
+    /// As above.
+    pub(super) const MADE: u32 = 66;
 }
 /// Number of the fields above but for [`key::PARENT`], the only one that may be missing.
 const FIELDS_REQUIRED: usize = 17;
@@ -180,10 +182,39 @@ impl Original {
             &mut value,
             &[&self.repository.as_bytes()[..], self.snapshot.as_bytes()].concat(),
         );
-        fields.retain(|(key, _)| *key != key::ORIGINAL);
-        let at = fields.partition_point(|(key, _)| *key < key::ORIGINAL);
-        fields.insert(at, (key::ORIGINAL, value));
+        put_field(fields, key::ORIGINAL, value);
     }
+}
+
+/// Which run made what a snapshot holds: its own, or that of the snapshot that it stands for. Among snapshots of one
+/// writer the order of these is that in which they were made, whatever its clock said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Made {
+    /// Who made it.
+    pub writer: WriterId,
+    /// The writer's number for it.
+    pub sequence: u64,
+    /// How often it was written again since.
+    pub rewrites: u32,
+}
+
+impl Made {
+    const LENGTH: usize = WriterId::LENGTH + size_of::<u64>() + size_of::<u32>();
+
+    /// Puts this among the fields from 64 on of a snapshot, in place of another one.
+    fn put_into(self, fields: &mut Vec<(u32, Vec<u8>)>) {
+        let (sequence, rewrites) = (self.sequence.to_le_bytes(), self.rewrites.to_le_bytes());
+        let mut value = Vec::new();
+        put_bytes(&mut value, &[&self.writer.as_bytes()[..], &sequence, &rewrites].concat());
+        put_field(fields, key::MADE, value);
+    }
+}
+
+/// Puts a field among those from 64 on of a snapshot, in place of another one of this key.
+fn put_field(fields: &mut Vec<(u32, Vec<u8>)>, key: u32, value: Vec<u8>) {
+    fields.retain(|(known, _)| *known != key);
+    let at = fields.partition_point(|(known, _)| *known < key);
+    fields.insert(at, (key, value));
 }
 
 impl IncidentKind {
@@ -267,6 +298,34 @@ impl Snapshot {
             repository: RepositoryId::from_bytes(*repository),
             snapshot: SnapshotId::from_bytes(*snapshot.first_chunk()?),
         })
+    }
+
+    /// Which run made what it holds. A field that does not say this is none.
+    #[must_use]
+    pub fn made(&self) -> Made {
+        let own = Made { writer: self.writer, sequence: self.sequence, rewrites: 0 };
+        self.made_before().unwrap_or(own)
+    }
+
+    fn made_before(&self) -> Option<Made> {
+        let (_, value) = self.unknown.iter().find(|(key, _)| *key == key::MADE)?;
+        let bytes: [u8; Made::LENGTH] = Reader::new(WHAT, value).byte_array().ok()?;
+        let (writer, numbers) = bytes.split_first_chunk()?;
+        let (sequence, rewrites) = numbers.split_first_chunk()?;
+        Some(Made {
+            writer: WriterId::from_bytes(*writer),
+            sequence: u64::from_le_bytes(*sequence),
+            rewrites: u32::from_le_bytes(*rewrites.first_chunk()?),
+        })
+    }
+
+    /// The fields from 64 on of a snapshot that is to stand for this one.
+    #[must_use]
+    pub fn successor_fields(&self) -> Vec<(u32, Vec<u8>)> {
+        let mut fields = self.unknown.clone();
+        let made = self.made();
+        Made { rewrites: made.rewrites.saturating_add(1), ..made }.put_into(&mut fields);
+        fields
     }
 
     /// Checks every rule of the format but the encoded length.
@@ -592,6 +651,24 @@ mod tests {
         let decoded = Snapshot::decode(&snapshot.encode()).unwrap();
         assert_eq!(decoded.original(), Some(original));
         assert_eq!(decoded.unknown.len(), 3);
+    }
+
+    #[test]
+    fn what_stands_for_another_one_says_who_made_that() {
+        let mut first = snapshot();
+        (first.writer, first.sequence) = (WriterId::from_bytes([1; 16]), 7);
+        let made = Made { writer: first.writer, sequence: 7, rewrites: 0 };
+        assert_eq!(first.made(), made);
+        first.unknown = vec![(64, vec![0]), (66, vec![0]), (70, vec![0])];
+        assert_eq!(first.made(), made, "another value says nothing");
+        for rewrites in 1..=2 {
+            let unknown = first.successor_fields();
+            assert_eq!(unknown.len(), 3);
+            first =
+                Snapshot { writer: WriterId::from_bytes([2; 16]), sequence: 1, unknown, ..first };
+            first = Snapshot::decode(&first.encode()).unwrap();
+            assert_eq!(first.made(), Made { rewrites, ..made });
+        }
     }
 
     #[test]

@@ -72,13 +72,16 @@ pub struct SnapshotDraft {
     pub statistics: Statistics,
     /// Paths that failed.
     pub incidents: Vec<Incident>,
-    /// Fields from 64 on: what a newer program said of the snapshot that this one stands for.
+    /// Fields from 64 on: of the snapshot that this one stands for, which run made that one, and what a newer
+    /// program said of it.
     pub unknown: Vec<(u32, Vec<u8>)>,
 }
 
 impl From<&Snapshot> for SnapshotDraft {
-    /// Everything that a snapshot says of what it holds, and nothing of who wrote it when.
+    /// Everything that a snapshot says of what it holds and who made it, for one that stands for it; nothing of who
+    /// wrote it.
     fn from(snapshot: &Snapshot) -> Self {
+        let unknown = snapshot.successor_fields();
         let snapshot = snapshot.clone();
         Self {
             root: snapshot.root,
@@ -94,7 +97,7 @@ impl From<&Snapshot> for SnapshotDraft {
             complete: snapshot.complete,
             statistics: snapshot.statistics,
             incidents: snapshot.incidents,
-            unknown: snapshot.unknown,
+            unknown,
         }
     }
 }

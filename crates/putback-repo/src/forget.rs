@@ -78,7 +78,7 @@ impl Repository {
                 )),
             }
         }
-        found.sort_by_key(|stored| (stored.snapshot.time, stored.id));
+        self.sort_snapshots(&mut found);
         Ok(found)
     }
 

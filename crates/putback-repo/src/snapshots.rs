@@ -221,6 +221,17 @@ impl Repository {
         Ok(texts)
     }
 
+    /// Numbers of snapshots that are missing, with those that cannot be read among them, for a machine that has seen
+    /// this.
+    pub(crate) fn missing(&self, seen: &Seen) -> Result<Vec<Missing>> {
+        let (mut snapshots, mut marks) = self.read_snapshots()?;
+        if !missing_numbers(&snapshots, &marks, seen).is_empty() {
+            // A listing that was under way while others wrote is no evidence.
+            (snapshots, marks) = self.read_snapshots()?;
+        }
+        Ok(missing_numbers(&snapshots, &marks, seen))
+    }
+
     fn read_snapshots(&self) -> Result<(Vec<StoredSnapshot>, Marks)> {
         let marks = self.marks()?;
         let mut snapshots = Vec::new();
@@ -243,7 +254,7 @@ impl Repository {
                 }
             }
         }
-        snapshots.sort_by_key(|stored| (stored.snapshot.time, stored.id));
+        self.sort_snapshots(&mut snapshots);
         Ok((snapshots, marks))
     }
 
@@ -265,20 +276,19 @@ impl Repository {
         Ok(snapshots)
     }
 
-    /// The snapshots that the filter means, oldest first. Checkpoints that a later complete snapshot of the
+    /// The snapshots that the filter means, oldest first as [`Repository::sort_snapshots`] has it. Checkpoints that a later complete snapshot of the
     /// same writer and paths has made void are never among them.
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::Damaged`] if a mark cannot be read.
     pub fn snapshots(&self, filter: &SnapshotFilter) -> Result<Vec<StoredSnapshot>> {
         let all = self.all_snapshots()?;
-        let mut matching: Vec<_> = all
+        let matching = all
             .iter()
             .filter(|stored| filter.matches(&stored.snapshot))
             .filter(|stored| stored.snapshot.complete || !is_void(&stored.snapshot, &all))
             .cloned()
             .collect();
-        matching.sort_by_key(|stored| (stored.snapshot.time, stored.snapshot.sequence, stored.id));
         Ok(matching)
     }
 
@@ -295,7 +305,9 @@ impl Repository {
                 None => back.is_empty().then_some(0),
             }
             .ok_or_else(|| Error::BadSelector { selector: selector.to_owned() })?;
-            return self.snapshots(filter)?.into_iter().nth_back(back).ok_or_else(none);
+            let latest = self.snapshots(filter)?.into_iter().nth_back(back).ok_or_else(none)?;
+            self.warn_of_future([&latest]);
+            return Ok(latest);
         }
         let is_hex =
             selector.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));

@@ -43,7 +43,9 @@ const RULES: [&str; 13] = [
 /// Rules look at each group of snapshots by itself: those of one host and the same paths, if nothing
 /// else is asked for. A snapshot that one rule keeps stays, whatever the others say. Days and months
 /// are those of the calendar where the snapshot was made. While a rule has room for more, it
-/// also keeps the oldest snapshot. The last snapshot that a machine made in a group always stays.
+/// also keeps the oldest snapshot. The last snapshot that a machine made in a group always stays, and
+/// so does its newest by time, if a wrong clock made that another one. Snapshots that are dated in
+/// the future stay and are not counted.
 /// Checkpoints of unfinished backups do not count for rules; prune removes those that are void.
 ///
 /// Forgotten snapshots are hidden. `putback undelete` brings them back until `putback prune`, which
@@ -57,7 +59,7 @@ pub(crate) struct ForgetArgs {
     /// Forget these: latest, latest~N, ids or their beginnings
     #[arg(value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
-    /// Keep the last N snapshots; 'unlimited' keeps all, here and below
+    /// Keep the last N snapshots; 'unlimited', or -1, keeps all, here and below
     #[arg(short = 'l', long, env = "PUTBACK_KEEP_LAST", value_name = "N", value_parser = count,
           allow_negative_numbers = true)]
     keep_last: Option<Reach>,
@@ -115,7 +117,7 @@ pub(crate) struct ForgetArgs {
     /// Change nothing; show what would be kept, why, and what forgotten
     #[arg(short = 'n', long, env = "PUTBACK_DRY_RUN")]
     dry_run: bool,
-    /// Leave the paths out of the tables
+    /// Leave the paths out of the tables; where they make a group, its title alone has them
     #[arg(short, long, env = "PUTBACK_COMPACT")]
     compact: bool,
     /// Only snapshots of this host; several: any of them
@@ -255,7 +257,9 @@ pub(crate) fn run(context: &Context, args: &ForgetArgs) -> anyhow::Result<Outcom
     let groups = match asked {
         Asked::Ids => named(&repository, args, &filter)?,
         Asked::Rules | Asked::Filtered => {
-            forget::plan(&repository.snapshots(&filter.filter()?)?, &policy)
+            let snapshots = repository.snapshots(&filter.filter()?)?;
+            repository.warn_of_future(&snapshots);
+            forget::plan(&snapshots, &policy, repository.now())
         }
     };
     context.show_warnings(&repository);
@@ -322,7 +326,7 @@ fn named(
         let ids: BTreeSet<SnapshotId> = chosen.iter().map(|stored| stored.id).collect();
         let all = repository.snapshots(&SnapshotFilter::default())?;
         let whole = Policy { group_by: args.group_by, ..Policy::default() };
-        let emptied = forget::plan(&all, &whole)
+        let emptied = forget::plan(&all, &whole, repository.now())
             .into_iter()
             .find(|group| group.decisions.iter().all(|decision| ids.contains(&decision.stored.id)));
         if let Some(group) = emptied {
@@ -334,7 +338,7 @@ fn named(
         }
     }
     let all = Policy { group_by: args.group_by, may_empty_groups: true, ..Policy::default() };
-    Ok(forget::plan(&chosen, &all))
+    Ok(forget::plan(&chosen, &all, repository.now()))
 }
 
 fn title(key: &GroupKey) -> String {
@@ -363,7 +367,9 @@ fn show_plan(
             if asked != Asked::Ids {
                 writeln!(out, "{}", title(&group.key))?;
             }
-            out.write_all(table(group, args.compact).as_bytes())?;
+            // The title of a group has its paths.
+            let is_in_title = asked != Asked::Ids && args.group_by.paths;
+            out.write_all(table(group, args.compact || is_in_title).as_bytes())?;
             writeln!(out)?;
         }
     }
@@ -371,9 +377,9 @@ fn show_plan(
     Ok(())
 }
 
-fn table(group: &Group, compact: bool) -> String {
+fn table(group: &Group, without_paths: bool) -> String {
     let titles = ["Plan", "ID", "Time", "Host", "Tags", "Reasons", "Paths"];
-    let mut table = Lines::new(if compact { &titles[..6] } else { &titles });
+    let mut table = Lines::new(if without_paths { &titles[..6] } else { &titles });
     for Decision { stored, reasons } in group.decisions.iter().rev() {
         let snapshot = &stored.snapshot;
         let mut row = vec![
@@ -384,7 +390,7 @@ fn table(group: &Group, compact: bool) -> String {
             snapshots::shown_tags(snapshot),
             text::printable(&reasons.join("; ")),
         ];
-        if !compact {
+        if !without_paths {
             row.push(joined_paths(&snapshot.paths));
         }
         table.row(row);

@@ -4,7 +4,8 @@ use std::io::Write;
 
 use clap::{Args, ValueEnum};
 use putback_format::snapshot::Snapshot;
-use putback_repo::StoredSnapshot;
+use putback_format::tree::Timestamp;
+use putback_repo::{StoredSnapshot, order};
 
 use crate::commands::select::FilterArgs;
 use crate::context::Context;
@@ -78,7 +79,6 @@ impl Key {
 pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> anyhow::Result<Outcome> {
     let repository = context.open()?;
     let mut snapshots = args.filter.choose(&repository, &args.snapshots)?;
-    context.show_warnings(&repository);
     if let Some(latest) = args.latest {
         let by = if args.group_by.is_empty() {
             &[GroupBy::Host, GroupBy::Paths]
@@ -87,6 +87,8 @@ pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> anyhow::Result<Out
         };
         snapshots = keep_latest(snapshots, by, latest);
     }
+    repository.warn_of_future(&snapshots);
+    context.show_warnings(&repository);
     let groups = grouped(snapshots, &args.group_by);
     let mut out = context.ui.out();
     if context.ui.is_json() {
@@ -104,7 +106,7 @@ pub(crate) fn run(context: &Context, args: &SnapshotsArgs) -> anyhow::Result<Out
                 let gap = if position == 0 { "" } else { "\n" };
                 writeln!(out, "{gap}{}", key.title())?;
             }
-            out.write_all(table(group, args).as_bytes())?;
+            out.write_all(table(group, args, repository.now()).as_bytes())?;
         }
         let count = groups.iter().map(|(_, group)| group.len() as u64).sum();
         if !context.ui.is_quiet() {
@@ -149,7 +151,7 @@ fn json_group((key, group): &(Key, Vec<StoredSnapshot>)) -> json::SnapshotGroup 
     }
 }
 
-fn table(snapshots: &[StoredSnapshot], args: &SnapshotsArgs) -> String {
+fn table(snapshots: &[StoredSnapshot], args: &SnapshotsArgs, now: Timestamp) -> String {
     let titles: &[&str] = match args.compact {
         true => &["ID", "Time", "Host", "Tags"],
         false => &["ID", "Time", "Host", "Tags", ">Files", ">Size", "Paths"],
@@ -161,7 +163,7 @@ fn table(snapshots: &[StoredSnapshot], args: &SnapshotsArgs) -> String {
         let files = counts.files_new + counts.files_changed + counts.files_unchanged;
         let mut row = vec![
             stored.id.short(),
-            text::time(snapshot.time),
+            shown_time(snapshot, now),
             text::printable(&snapshot.host),
             shown_tags(snapshot),
         ];
@@ -177,6 +179,12 @@ fn table(snapshots: &[StoredSnapshot], args: &SnapshotsArgs) -> String {
         table.row(row);
     }
     table.render()
+}
+
+/// The time, with a mark on one that cannot be right.
+fn shown_time(snapshot: &Snapshot, now: Timestamp) -> String {
+    let mark = if order::is_in_future(snapshot.time, now) { " (future)" } else { "" };
+    format!("{}{mark}", text::time(snapshot.time))
 }
 
 /// Tags, and whether it is a checkpoint.

@@ -1,7 +1,7 @@
 //! What an earlier snapshot saves us from reading.
 //!
 //! A backup is compared with the newest complete snapshot of the same host and paths, and with a newer
-//! checkpoint of these, which knows better what was read since.
+//! checkpoint of these, which knows better what was read since. What is newer is for the repository to say.
 
 use std::iter::Peekable;
 
@@ -29,6 +29,7 @@ pub(crate) fn choose(
     // Listing is needed whatever the choice: it is how a rolled-back storage is noticed.
     let filter = SnapshotFilter { include_checkpoints: true, ..SnapshotFilter::default() };
     let all = repository.snapshots(&filter)?;
+    repository.warn_of_future(all.iter().filter(|stored| stored.snapshot.host == options.host));
     match &options.parent {
         ParentChoice::None => Ok(Parents::default()),
         ParentChoice::Snapshot(selector) => {
@@ -39,19 +40,15 @@ pub(crate) fn choose(
             let is_alike = |stored: &&StoredSnapshot| {
                 stored.snapshot.host == options.host && stored.snapshot.paths == paths
             };
-            let newest = |complete| {
-                all.iter().rev().filter(is_alike).find(|s| s.snapshot.complete == complete).cloned()
-            };
-            Ok(newest_first(newest(true), newest(false)))
+            let mut newest_first = all.iter().rev().filter(is_alike).peekable();
+            let newest = newest_first.peek().filter(|stored| !stored.snapshot.complete);
+            let checkpoint = newest.map(|stored| (*stored).clone());
+            Ok(Parents {
+                complete: newest_first.find(|s| s.snapshot.complete).cloned(),
+                checkpoint,
+            })
         }
     }
-}
-
-fn newest_first(complete: Option<StoredSnapshot>, checkpoint: Option<StoredSnapshot>) -> Parents {
-    let checkpoint = checkpoint.filter(|checkpoint| {
-        complete.as_ref().is_none_or(|complete| complete.snapshot.time <= checkpoint.snapshot.time)
-    });
-    Parents { complete, checkpoint }
 }
 
 /// A directory of the parents, read along with the walk: both go in order of name.

@@ -112,7 +112,7 @@ pub fn plan(
             None => plan.missing.push(stored.clone()),
         }
     }
-    plan.missing.sort_by_key(|stored| (stored.snapshot.time, stored.snapshot.sequence, stored.id));
+    source.sort_snapshots(&mut plan.missing);
     Ok(plan)
 }
 

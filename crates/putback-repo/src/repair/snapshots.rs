@@ -15,12 +15,13 @@ use putback_format::snapshot::{Incident, IncidentKind, Snapshot};
 use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
 
 use super::{Reading, RepairOptions, RepairPlan, RepairReport, read_twice};
-use crate::check::Survey;
+use crate::check::{Damage, Survey};
 use crate::error::{Error, Result};
 use crate::forget::Retained;
 use crate::id_set::IdSet;
 use crate::lost::{Inspector, look_for_lost, shown};
 use crate::observe::{Amount, Cancel, Event, Observer, Phase};
+use crate::snapshots::Missing;
 use crate::{Repository, SnapshotDraft, SnapshotFilter, StoredSnapshot, layout};
 
 /// The tag of snapshots that were written without what is lost.
@@ -39,8 +40,8 @@ pub(super) struct Steps {
     broken: BTreeSet<PackId>,
     /// Originals that are to be forgotten and already have a successor.
     replaced: Vec<StoredSnapshot>,
-    /// Snapshots that cannot be read and are to be forgotten.
-    unreadable: Vec<SnapshotId>,
+    /// Snapshots that cannot be read and are to be forgotten, with the numbers that they are taken to have had.
+    unreadable: Vec<ForgottenSnapshot>,
 }
 
 impl Steps {
@@ -233,13 +234,33 @@ impl Repository {
         plan: &mut RepairPlan,
     ) -> Result<()> {
         let Survey { report, broken, repository } = self.survey_for_repair(options, observer)?;
-        for damage in &report.damages {
-            let Some(name) = damage.object.strip_prefix("snapshots/") else { continue };
-            let Ok(id) = name.parse::<SnapshotId>() else { continue };
+        let unreadable: Vec<(SnapshotId, &Damage)> = report
+            .damages
+            .iter()
+            .filter_map(|damage| {
+                let name = damage.object.strip_prefix("snapshots/")?;
+                Some((name.parse().ok()?, damage))
+            })
+            .collect();
+        // Before the listing, as for every look at what is missing.
+        let seen = self.state().seen();
+        let mut records = match options.forget && !unreadable.is_empty() {
+            true => numbered(unreadable.iter().map(|(id, _)| *id), &repository.missing(&seen)?),
+            false => Vec::new(),
+        }
+        .into_iter();
+        for (_, damage) in &unreadable {
             let message = format!("{}; what it held cannot be found", damage.message);
-            let remedy = options.forget.then(|| {
-                plan.snapshots.unreadable.push(id);
-                "forget it, so that prune can go on".to_owned()
+            let remedy = records.next().map(|record| {
+                plan.snapshots.unreadable.push(record);
+                match record.sequence {
+                    0 => "forget it, so that prune can go on".to_owned(),
+                    number => format!(
+                        "forget it, so that prune can go on; it is taken for snapshot number {number} of writer {}, \
+                         which is gone",
+                        record.writer.short()
+                    ),
+                }
             });
             plan.find(&damage.object, message, remedy, Vec::new());
         }
@@ -360,14 +381,7 @@ impl Repository {
         }
         result?;
         if !steps.unreadable.is_empty() {
-            // Nobody knows who wrote them: the gap that they leave stays one.
-            let writer = WriterId::from_bytes([0; 16]);
-            let forgotten = steps
-                .unreadable
-                .iter()
-                .map(|id| ForgottenSnapshot { snapshot: *id, writer, sequence: 0 })
-                .collect();
-            self.write_mark(MarkKind::Forget(forgotten))?;
+            self.write_mark(MarkKind::Forget(steps.unreadable.clone()))?;
             report.snapshots_forgotten += steps.unreadable.len() as u64;
         }
         Ok(())
@@ -414,6 +428,31 @@ impl Repository {
         backup.finish()?;
         Ok(())
     }
+}
+
+/// Records that forget snapshots which cannot be read. Such a snapshot does not say which number it had. But if no
+/// more numbers are missing than snapshots are unreadable, these account for all of them, and the records explain the
+/// gaps. Otherwise the storage lost something else too, and nobody knows which gap is whose: all stay.
+fn numbered(
+    unreadable: impl ExactSizeIterator<Item = SnapshotId>,
+    missing: &[Missing],
+) -> Vec<ForgottenSnapshot> {
+    let count = missing
+        .iter()
+        .map(|missing| (missing.last - missing.first).saturating_add(1))
+        .fold(0, u64::saturating_add);
+    let is_accounted_for = count <= unreadable.len() as u64;
+    let mut numbers = missing
+        .iter()
+        .filter(|_| is_accounted_for)
+        .flat_map(|missing| (missing.first..=missing.last).map(|number| (missing.writer, number)));
+    unreadable
+        .map(|snapshot| {
+            let unknown = || (WriterId::from_bytes([0; WriterId::LENGTH]), 0);
+            let (writer, sequence) = numbers.next().unwrap_or_else(unknown);
+            ForgottenSnapshot { snapshot, writer, sequence }
+        })
+        .collect()
 }
 
 /// Whether a snapshot is what a repair would make of another.
