@@ -156,6 +156,9 @@ fn a_full_account_leads_to_14_and_earlier_snapshots_stay() {
     emulator.set_quota("ada", used + 100_000).unwrap();
     environment.write("large.bin", noise(3_000_000));
     backup(&environment, &[]).code(14).complains("hint: make room");
+    // What there was no room for does not keep anybody from making room.
+    environment.run(["tag", "--add", "kept", "latest"]).success();
+    environment.run(["prune"]).success();
     emulator.set_quota("ada", 1 << 40).unwrap();
     environment.run(["check", "--read-data"]).success();
     backup(&environment, &[]).success();

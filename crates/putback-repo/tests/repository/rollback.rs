@@ -1,9 +1,12 @@
 //! A storage that drops snapshots or shows an old state is found out.
 
+use std::time::Duration;
+
 use putback_format::mark::{ForgottenSnapshot, MarkKind};
-use putback_repo::{Repository, StoredSnapshot};
-use putback_store::Store;
+use putback_repo::prune::{MaxUnused, PruneOptions};
+use putback_repo::{Error, Machine, Repository, StoredSnapshot, Times};
 use putback_store::memory::MemoryStore;
+use putback_store::{Capabilities, Store};
 
 use crate::support::*;
 
@@ -131,4 +134,65 @@ fn what_a_person_knows_of_is_not_missed_again_and_anything_else_is() {
     assert_eq!(warnings(&open(&old)), [""; 0]);
     hide(&old, &next);
     assert_warns(&open(&old), "snapshot number 4 of writer");
+}
+
+#[test]
+fn prune_keeps_what_snapshots_need_that_are_gone_until_a_person_knows_of_it() {
+    let shared = Capabilities { is_remote: true, connections: 2, is_consistent: false };
+    for is_shared in [false, true] {
+        let (_, made, key) = repository();
+        let folder = tempfile::tempdir().unwrap();
+        let store = if is_shared { made.fork().with_capabilities(shared) } else { made };
+        let times = Times { second_look: Duration::from_millis(1), ..Times::default() };
+        let machine = Machine { times, ..directories(folder.path()) };
+        let opened = || open_with(store.clone(), &key, &machine);
+        let writer = opened();
+        let first = back_up_number(&writer, 1);
+        let last = back_up_number(&writer, 2);
+        let path = format!("snapshots/{}", last.id).parse().unwrap();
+        let object = store.read_all(&path, 1 << 20).unwrap();
+        hide(&store, &last);
+        let before = store.paths();
+        let options = PruneOptions { max_unused: MaxUnused::Bytes(0), ..PruneOptions::default() };
+        for dry_run in [true, false] {
+            let options = PruneOptions { dry_run, ..options.clone() };
+            let error = opened().prune(&options, &()).unwrap_err();
+            assert!(matches!(&error, Error::SnapshotsGone { .. }), "{}", describe(&error));
+            assert!(error.to_string().contains("snapshot number 2 of writer"), "{error}");
+        }
+        assert_eq!(store.paths(), before);
+        // Out of a trash, and nothing has happened.
+        store.write(&path, &object).unwrap();
+        assert_eq!(opened().prune(&options, &()).unwrap().packs_unneeded, 0);
+        assert_holds(&store, &key, &last, &Files::from([("file".to_owned(), noise(2, 200))]));
+        // For good, and somebody knows of it.
+        hide(&store, &last);
+        opened().accept_rollback().unwrap();
+        assert!(opened().prune(&options, &()).unwrap().packs_unneeded > 0);
+        assert_holds(&store, &key, &first, &Files::from([("file".to_owned(), noise(1, 200))]));
+    }
+}
+
+#[test]
+fn what_was_marked_stays_when_snapshots_that_need_it_are_gone() {
+    let (_, store, key) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let writer = open_with(store.clone(), &key, &directories(folder.path()));
+    let first = back_up_number(&writer, 1);
+    back_up_number(&writer, 2);
+    writer.forget(std::slice::from_ref(&first)).unwrap();
+    let options = PruneOptions {
+        max_unused: MaxUnused::Bytes(0),
+        grace: Duration::ZERO,
+        ..PruneOptions::default()
+    };
+    assert!(writer.prune(&options, &()).unwrap().packs_unneeded > 0);
+    // A machine that did not see the mark wrote a snapshot that needs the packs, and the storage has lost that.
+    let third = back_up_number(&writer, 1);
+    hide(&store, &third);
+    let before = store.paths();
+    let again = open_with(store.clone(), &key, &directories(folder.path()));
+    let error = again.prune(&options, &()).unwrap_err();
+    assert!(matches!(error, Error::SnapshotsGone { .. }), "{}", describe(&error));
+    assert_eq!(store.paths(), before);
 }
