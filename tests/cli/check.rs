@@ -98,7 +98,7 @@ fn a_storage_that_was_put_back_is_told_and_can_be_accepted() {
         .code(1)
         .shows("no damage found in what is there")
         .complains("error: snapshot number 2 of writer")
-        .complains("hint: if you know why")
+        .complains("if you know why it is gone")
         .complains("`putback check --accept-rollback`");
     let run = environment.run(["check", "--json"]).code(1);
     assert_eq!(run.message("summary")["rollback_evidence"].as_array().unwrap().len(), 1);

@@ -411,13 +411,20 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
             ),
             Failure::Interrupted => None,
             Failure::RolledBack => Some(
-                "if you know why, because it was copied or restored from a copy, take it for known \
-                 on this machine: `putback check --accept-rollback`"
+                "what was deleted by hand may lie in the storage's trash, and is whole again when it is \
+                 brought back; if you know why it is gone, because the storage was copied or restored from \
+                 a copy, take it for known on this machine: `putback check --accept-rollback`"
                     .to_owned(),
             ),
             Failure::Damaged { whole, .. } => Some(format!(
-                "{whole}`putback repair index` and `putback repair packs` save what can be saved, \
-                 and the next backup stores again what is still at its source"
+                "{whole}{}`putback repair index` and `putback repair packs` save what can be saved, and the next \
+                 backup stores again what is still at its source",
+                // A folder of this machine has no trash of which that is true.
+                match ui.remotes().only_name() {
+                    Some(_) => "what was deleted by hand may lie in the storage's trash, and is whole again when it \
+                                is brought back; ",
+                    None => "",
+                }
             )),
         };
     }
@@ -427,7 +434,7 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
             || "earlier snapshots are not affected".to_owned(),
             |id| format!("what was backed up so far is safe as checkpoint {}, and the next backup continues from it", id.short()),
         );
-        return Some(format!("make room on the storage; {safe}"));
+        return Some(format!("make room on the storage, its trash included; {safe}"));
     }
     if is_target_full(error) {
         let hint = "make room there, or give another target; a restore goes on where it was when \
@@ -441,9 +448,10 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
             return Some(hint);
         }
         return match store.kind {
-            ErrorKind::Full => {
-                Some("make room on the storage; earlier snapshots are not affected".to_owned())
-            }
+            ErrorKind::Full => Some(
+                "make room on the storage, its trash included; earlier snapshots are not affected"
+                    .to_owned(),
+            ),
             ErrorKind::Denied => {
                 Some("check the owner and the permissions of the repository's folder".to_owned())
             }

@@ -96,6 +96,8 @@ struct Inner {
     frames: reader::FrameCache,
     /// When a reader last loaded the index again, by the clock since the start of the machine.
     reloaded: Mutex<Option<Duration>>,
+    /// Packs that were not there when they were read.
+    absent: Mutex<reader::AbsentPacks>,
     trees: tree_cache::TreeCache,
     warnings: Mutex<Vec<String>>,
 }

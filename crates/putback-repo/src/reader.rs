@@ -5,14 +5,17 @@
 //! from one response while that comes in, and frames of trees through `tree_cache.rs`. Single blobs (trees, `cat`) go through a small shared cache of
 //! frames. Every blob that leaves this file has been verified against its id.
 
+use std::collections::HashMap;
 use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use putback_format::compress::Decompressor;
 use putback_format::id::{BlobId, PackId};
 use putback_format::key::BlobKind;
 use putback_format::pack::{FrameHead, PackKey};
 use putback_format::segment::SegmentPack;
+use putback_store::{ErrorKind, Operation};
 
 use crate::error::{Error, Result, is_damage};
 use crate::index::{BlobLocation, PackNumber};
@@ -57,6 +60,13 @@ impl FrameCache {
         }
     }
 }
+
+/// How often a pack must have been absent before it is not asked for any more.
+const ABSENCES_LEAST: u32 = 3;
+
+/// Packs that were absent when they were read: how often, and when for the last time. Whoever restores many files of
+/// one need not ask the store for each.
+pub(crate) type AbsentPacks = HashMap<PackId, (u32, Duration)>;
 
 /// A frame that came back.
 pub struct WantedFrame<'a> {
@@ -170,11 +180,15 @@ impl FrameReader {
         range: Range<u64>,
         each: &mut impl FnMut(WantedFrame<'_>) -> Result<()>,
     ) -> Result<()> {
+        if self.repository.absence(&pack.id).is_some() {
+            return self.read_group(pack, key, offsets, group, range, each);
+        }
         let limit = range.start + TREE_REQUEST_BYTES;
         let ends = offsets.iter().map(|(_, to)| *to).take_while(|to| *to <= limit);
         let ahead = range.start..range.end.max(ends.last().unwrap_or_default());
         let store = self.repository.store();
-        if store.read(&layout::pack(&pack.id), ahead, &mut self.stored).is_err() {
+        if let Err(error) = store.read(&layout::pack(&pack.id), ahead, &mut self.stored) {
+            self.repository.note_absence(&pack.id, &error);
             return self.read_group(pack, key, offsets, group, range, each);
         }
         self.repository.inner.trees.write(&pack.id, range.start, &self.stored);
@@ -191,6 +205,9 @@ impl FrameReader {
         range: Range<u64>,
         each: &mut impl FnMut(WantedFrame<'_>) -> Result<()>,
     ) -> Result<()> {
+        if self.repository.absence(&pack.id).is_some() {
+            return self.read_group(pack, key, offsets, group, range, each);
+        }
         let path = layout::pack(&pack.id);
         let mut position = range.start;
         let mut waiting = group;
@@ -230,7 +247,8 @@ impl FrameReader {
             Ok(()) => Ok(()),
             // What the store has tried long enough, or will refuse again, need not be asked frame by frame.
             Err(error) if !error.is_about_object() => Err(error.into()),
-            Err(_) => {
+            Err(error) => {
+                self.repository.note_absence(&pack.id, &error);
                 for frame in waiting {
                     let (from, to) = offsets[*frame as usize];
                     self.read_group(pack, key, offsets, &[*frame], from..to, each)?;
@@ -251,7 +269,15 @@ impl FrameReader {
     ) -> Result<()> {
         let path = layout::pack(&pack.id);
         let start = range.start;
-        if let Err(error) = self.repository.store().read(&path, range, &mut self.stored) {
+        let read = match self.repository.absence(&pack.id) {
+            Some(error) => Err(error),
+            None => self
+                .repository
+                .store()
+                .read(&path, range, &mut self.stored)
+                .inspect_err(|error| self.repository.note_absence(&pack.id, error)),
+        };
+        if let Err(error) = read {
             if group.len() > 1 {
                 // One bad sector, or a pack cut short, must not take its neighbours with it.
                 for frame in group {
@@ -499,6 +525,30 @@ impl Repository {
         let mut moved = self.places(id)?;
         moved.retain(|(pack, _)| places.iter().all(|(tried, _)| tried != pack));
         if moved.is_empty() { Err(failure) } else { self.read_any_copy(kind, id, &moved) }
+    }
+
+    /// Remembers that a pack was not there, if this says so.
+    fn note_absence(&self, id: &PackId, error: &putback_store::Error) {
+        if error.is_not_found() {
+            let now = self.since_boot();
+            let mut absent = self.inner.absent.lock().unwrap_or_else(PoisonError::into_inner);
+            let (count, last) = absent.entry(*id).or_default();
+            (*count, *last) = (count.saturating_add(1), now);
+        }
+    }
+
+    /// What the store has said lately of a pack that was absent again and again. It is asked once more when
+    /// somebody may have brought it back.
+    fn absence(&self, id: &PackId) -> Option<putback_store::Error> {
+        let mut absent = self.inner.absent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, last) = *absent.get(id)?;
+        if self.since_boot().saturating_sub(last) >= self.times().second_look {
+            absent.remove(id);
+            return None;
+        }
+        let path = layout::pack(id);
+        (count >= ABSENCES_LEAST)
+            .then(|| putback_store::Error::new(ErrorKind::NotFound, Operation::Read, path.as_str()))
     }
 
     /// Every pack that holds a copy of a blob, and where.

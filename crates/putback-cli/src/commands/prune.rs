@@ -242,7 +242,7 @@ fn show(context: &Context, options: &PruneOptions, report: &PruneReport, is_remo
         });
         return;
     }
-    for line in lines(options, report) {
+    for line in lines(options, report, is_remote) {
         ui.say(format_args!("{line}"));
     }
     // Where a request is not a round trip nobody counts them.
@@ -269,7 +269,7 @@ fn show(context: &Context, options: &PruneOptions, report: &PruneReport, is_remo
 }
 
 /// The report, for people.
-fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
+fn lines(options: &PruneOptions, report: &PruneReport, is_remote: bool) -> Vec<String> {
     let packs = |count: u64, bytes: u64| {
         format!("{} ({})", text::counted(count, "pack", "packs"), text::bytes(bytes))
     };
@@ -343,8 +343,10 @@ fn lines(options: &PruneOptions, report: &PruneReport) -> Vec<String> {
     }
     if report.packs_deleted > 0 {
         lines.push(format!(
-            "deleted:  {}; the room is given back",
-            packs(report.packs_deleted, report.bytes_deleted)
+            "deleted:  {}; the room is given back{}",
+            packs(report.packs_deleted, report.bytes_deleted),
+            // A service's trash is not ours to look into.
+            if is_remote { ", where the storage has a trash when that is emptied" } else { "" },
         ));
     }
     if report.snapshots_deleted > 0 {
@@ -479,7 +481,7 @@ mod tests {
                 is_interrupted: true,
                 ..PruneReport::default()
             };
-            lines(&options, &report).join("\n")
+            lines(&options, &report, false).join("\n")
         };
         let all_gone = shown(0, 0);
         assert!(all_gone.contains("deleted:  10 packs (2.9 KiB)"), "{all_gone}");
