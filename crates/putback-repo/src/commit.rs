@@ -551,7 +551,7 @@ impl Backup {
                 }
             }
             // Until the snapshot is there nobody else on this machine takes its number.
-            let _numbering = repository.state().lock()?;
+            let numbering = repository.state().lock()?;
             let mut snapshot = self.complete(draft.clone())?;
             if let Some(bytes) = stored_bytes(&self.writer) {
                 snapshot.statistics.bytes_stored = bytes;
@@ -568,10 +568,8 @@ impl Backup {
             let read_back = repository.read_snapshot(&id)?;
             let is_late = repository.since_boot().saturating_sub(started) > window;
             if is_late || !self.endangered_packs()?.is_empty() {
-                // All rows of the name: a lost answer may have left two.
-                let info = repository.store().stat(&path)?;
-                repository.store().delete(&[ObjectInfo { service_id: None, ..info }])?;
-                repository.state().remove_pending(&id)?;
+                drop(numbering);
+                self.withdraw(StoredSnapshot { id, snapshot })?;
                 continue;
             }
             if read_back != snapshot {
@@ -588,6 +586,24 @@ impl Backup {
             return Ok(StoredSnapshot { id, snapshot });
         }
         Err(Error::CommitContended)
+    }
+
+    /// Takes a snapshot back that came too late, or that needs what will go. Others may have seen it meanwhile, and tell
+    /// of its number: a forget record says that it is not lost.
+    fn withdraw(&self, stored: StoredSnapshot) -> Result<()> {
+        let repository = &self.repository;
+        let path = layout::snapshot(&stored.id);
+        let taken = BTreeMap::from([(stored.snapshot.writer, stored.snapshot.sequence)]);
+        let numbering = repository.state().lock()?;
+        repository.state().note_seen(&Seen { sequences: taken, ..Seen::default() })?;
+        drop(numbering);
+        let id = stored.id;
+        repository.forget(&[stored])?;
+        // All rows of the name: a lost answer may have left two.
+        let info = repository.store().stat(&path)?;
+        repository.store().delete(&[ObjectInfo { service_id: None, ..info }])?;
+        let _lock = repository.state().lock()?;
+        repository.state().remove_pending(&id)
     }
 
     fn complete(&self, draft: SnapshotDraft) -> Result<Snapshot> {
