@@ -64,7 +64,7 @@ impl Index {
     /// Notes that a blob is needed; of several copies one is, and that of a pack that will stay.
     ///
     /// # Errors
-    /// [`Error::Local`] if the local tables cannot be read.
+    /// [`Error::Local`](crate::Error::Local) if the local tables cannot be read.
     pub(crate) fn note_live(&self, live: &mut LiveSet, id: &BlobId) -> Result<Liveness> {
         let state = self.state();
         for (open, bits) in &mut live.tables {
@@ -94,7 +94,7 @@ impl Index {
     /// How much of each pack is needed, by table and number. Reads all tables once.
     ///
     /// # Errors
-    /// [`Error::Local`] if the local tables cannot be read.
+    /// [`Error::Local`](crate::Error::Local) if the local tables cannot be read.
     pub(crate) fn pack_uses(&self, live: &LiveSet) -> Result<Vec<(PackNumber, PackId, PackUse)>> {
         let mut all = Vec::new();
         for (open, bits) in &live.tables {
@@ -118,7 +118,7 @@ impl Index {
     /// tables once.
     ///
     /// # Errors
-    /// [`Error::Local`] if the local tables cannot be read.
+    /// [`Error::Local`](crate::Error::Local) if the local tables cannot be read.
     pub(crate) fn frame_uses(
         &self,
         live: &LiveSet,
@@ -141,7 +141,7 @@ impl Index {
     /// All blobs of some packs, `count` together, sorted by pack and place. Reads all tables once.
     ///
     /// # Errors
-    /// [`Error::Local`] if the local tables cannot be read.
+    /// [`Error::Local`](crate::Error::Local) if the local tables cannot be read.
     pub(crate) fn blobs_of(
         &self,
         live: &LiveSet,
