@@ -133,7 +133,7 @@ pub enum Error {
         pack: PackId,
     },
     /// A pack no longer holds what was sealed.
-    #[error("{}", blob_damaged(.blob, .pack, .source.as_deref()))]
+    #[error("blob {} is damaged in pack {}", .blob.short(), .pack.short())]
     BlobDamaged {
         /// The blob.
         blob: BlobId,
@@ -317,19 +317,6 @@ impl Error {
     /// Makes an error of encoding.
     pub(crate) fn encode(object: &'static str) -> impl FnOnce(putback_format::Error) -> Self {
         move |source| Self::Encode { object, source }
-    }
-}
-
-/// What is told of a blob that cannot be had: a pack that is gone is not called damaged.
-fn blob_damaged(
-    blob: &BlobId,
-    pack: &PackId,
-    source: Option<&(dyn std::error::Error + Send + Sync + 'static)>,
-) -> String {
-    let store = source.and_then(|source| source.downcast_ref::<putback_store::Error>());
-    match store.is_some_and(putback_store::Error::is_not_found) {
-        true => format!("blob {} is lost: pack {} is missing", blob.short(), pack.short()),
-        false => format!("blob {} is damaged in pack {}", blob.short(), pack.short()),
     }
 }
 

@@ -137,12 +137,13 @@ impl FrameReader {
             let (count, end) = joining.join(&offsets, rest, start..end);
             let (group, others) = rest.split_at(count);
             rest = others;
-            if is_kept {
-                self.read_ahead(pack, &key, &offsets, group, start..end, &mut each)?;
-            } else if is_remote {
-                self.read_stream(pack, &key, &offsets, group, start..end, &mut each)?;
-            } else {
+            let is_local = !is_kept && !is_remote;
+            if is_local || self.repository.absence(&pack.id).is_some() {
                 self.read_group(pack, &key, &offsets, group, start..end, &mut each)?;
+            } else if is_kept {
+                self.read_ahead(pack, &key, &offsets, group, start..end, &mut each)?;
+            } else {
+                self.read_stream(pack, &key, &offsets, group, start..end, &mut each)?;
             }
         }
         Ok(())
@@ -180,9 +181,6 @@ impl FrameReader {
         range: Range<u64>,
         each: &mut impl FnMut(WantedFrame<'_>) -> Result<()>,
     ) -> Result<()> {
-        if self.repository.absence(&pack.id).is_some() {
-            return self.read_group(pack, key, offsets, group, range, each);
-        }
         let limit = range.start + TREE_REQUEST_BYTES;
         let ends = offsets.iter().map(|(_, to)| *to).take_while(|to| *to <= limit);
         let ahead = range.start..range.end.max(ends.last().unwrap_or_default());
@@ -205,9 +203,6 @@ impl FrameReader {
         range: Range<u64>,
         each: &mut impl FnMut(WantedFrame<'_>) -> Result<()>,
     ) -> Result<()> {
-        if self.repository.absence(&pack.id).is_some() {
-            return self.read_group(pack, key, offsets, group, range, each);
-        }
         let path = layout::pack(&pack.id);
         let mut position = range.start;
         let mut waiting = group;
