@@ -46,6 +46,23 @@ fn a_changed_password_replaces_the_old_one() {
 }
 
 #[test]
+fn a_changed_password_costs_as_much_to_guess_as_before() {
+    let mut environment = TestEnvironment::with_repository();
+    let cost = |environment: &TestEnvironment| {
+        let [slot] = slots(environment).try_into().unwrap();
+        [&slot["memory_kib"], &slot["iterations"], &slot["lanes"]].map(|n| n.as_u64().unwrap())
+    };
+    let before = cost(&environment);
+    assert_eq!(before[0], 19 << 10, "as the harness makes it, not the default");
+    environment.set("PUTBACK_NEW_PASSWORD", "new one");
+    environment.run(["key", "passwd"]).success();
+    environment.set("PUTBACK_PASSWORD", "new one");
+    assert_eq!(cost(&environment), before);
+    environment.run(["key", "passwd", "--kdf-cost", "default"]).success();
+    assert_eq!(cost(&environment)[0], 64 << 10);
+}
+
+#[test]
 fn the_last_password_stays() {
     let environment = TestEnvironment::with_repository();
     let only = slots(&environment)[0]["id"].as_str().unwrap().to_owned();

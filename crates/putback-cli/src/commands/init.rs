@@ -97,9 +97,10 @@ pub(crate) struct RepositoryArgs {
 }
 
 /// `--kdf-cost`.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub(crate) enum Cost {
     Low,
+    #[default]
     Default,
     High,
 }

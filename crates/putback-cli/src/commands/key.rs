@@ -103,9 +103,9 @@ struct PasswdArgs {
     label: String,
     #[command(flatten)]
     password: NewPasswordArgs,
-    /// Work of trying the password: low (19 MiB), default (64 MiB), high (1 GiB of memory)
-    #[arg(long, env = "PUTBACK_KDF_COST", value_name = "COST", default_value = "default")]
-    kdf_cost: Cost,
+    /// Work of trying the password: low (19 MiB), default (64 MiB), high (1 GiB of memory). As before if not given
+    #[arg(long, env = "PUTBACK_KDF_COST", value_name = "COST")]
+    kdf_cost: Option<Cost>,
 }
 
 #[derive(Args, Debug)]
@@ -153,12 +153,18 @@ fn change(
         .into());
     }
     let password = args.password.read(context)?;
-    // The password changes, not whose it is.
-    let kept =
-        repository.slots()?.into_iter().find(|slot| slot.is_current).map(|slot| slot.owner.label);
-    let label = if args.label.is_empty() { kept.unwrap_or_default() } else { args.label.clone() };
+    // The password changes, not whose it is, nor what guessing it costs.
+    let kept = repository.slots()?.into_iter().find(|slot| slot.is_current);
+    let cost = match (args.kdf_cost, &kept) {
+        (None, Some(kept)) => kept.cost,
+        (given, _) => given.unwrap_or_default().into(),
+    };
+    let label = match kept {
+        Some(kept) if args.label.is_empty() => kept.owner.label,
+        _ => args.label.clone(),
+    };
     let owner = SlotOwner { label, user: context::user_name(), host: context::host_name() };
-    let id = repository.change_password(&password, args.kdf_cost.into(), &owner)?;
+    let id = repository.change_password(&password, cost, &owner)?;
     changed(
         context,
         "changed",
