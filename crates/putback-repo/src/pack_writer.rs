@@ -527,20 +527,15 @@ impl Shared {
                 None
             }
         };
+        let _working = Working(self);
         for frame in frames {
+            let _under_way = UnderWay { shared: self, count: |progress| &mut progress.frames };
             // After a failure the channel is only emptied, so that nobody waits for room in it.
             if let Some(sealer) = &mut sealer
                 && !self.has_failed.load(Ordering::Acquire)
             {
                 self.seal_frame(sealer, &frame).unwrap_or_else(|error| self.fail(error));
             }
-            let mut progress = guard(&self.progress);
-            progress.frames -= 1;
-            self.progressed.notify_all();
-        }
-        // The last sealer to leave ends the finishers: no pack can come any more.
-        if self.sealers.fetch_sub(1, Ordering::AcqRel) == 1 {
-            guard(&self.open).iter_mut().for_each(Vec::clear);
         }
     }
 
@@ -698,12 +693,11 @@ impl Shared {
         loop {
             match packs.recv_timeout(std::time::Duration::from_millis(20)) {
                 Ok(pack) => {
+                    let _under_way =
+                        UnderWay { shared: self, count: |progress| &mut progress.packs };
                     if !self.has_failed.load(Ordering::Acquire) {
                         self.finish_pack(&pack).unwrap_or_else(|error| self.fail(error));
                     }
-                    let mut progress = guard(&self.progress);
-                    progress.packs -= 1;
-                    self.progressed.notify_all();
                 }
                 Err(_) if self.sealers.load(Ordering::Acquire) == 0 && packs.is_empty() => return,
                 Err(_) => {}
@@ -783,12 +777,47 @@ impl Shared {
             return Ok(());
         }
         let segment = Segment { packs: std::mem::take(&mut unindexed), ..Segment::default() };
-        let (id, bytes) = self.repository.write_segment(&segment)?;
-        self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.repository.index().add_written(id, &segment)?;
+        let written = self.repository.write_segment(&segment).and_then(|(id, bytes)| {
+            self.stored_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.repository.index().add_written(id, &segment)
+        });
+        if let Err(error) = written {
+            // Their blobs count as stored: the next flush names them, or fails as well.
+            *unindexed = segment.packs;
+            return Err(error);
+        }
         self.repository.state().clear_journal()?;
         drop(unindexed);
         Ok(())
+    }
+}
+
+/// A sealer that works. The last one to leave ends the finishers: no pack can come any more.
+struct Working<'a>(&'a Shared);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        if self.0.sealers.fetch_sub(1, Ordering::AcqRel) == 1 {
+            guard(&self.0.open).iter_mut().for_each(Vec::clear);
+        }
+    }
+}
+
+/// A frame or a pack that a thread is at. Also a thread that panics counts it down, and says that it failed, or who
+/// waits for it would wait for ever.
+struct UnderWay<'a> {
+    shared: &'a Shared,
+    count: fn(&mut Progress) -> &mut usize,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.fail(Error::WorkerFailed);
+        }
+        let mut progress = guard(&self.shared.progress);
+        *(self.count)(&mut progress) -= 1;
+        self.shared.progressed.notify_all();
     }
 }
 

@@ -389,3 +389,38 @@ fn a_bit_that_flips_on_the_way_is_never_taken_for_data() {
         }
     }
 }
+
+#[test]
+fn a_thread_that_panics_ends_the_run_and_nobody_waits_for_it() {
+    let (repository, store, key) = repository();
+    let first = files([("a", noise(1, 50_000).as_slice())]);
+    let stored = back_up(&repository, &first).unwrap();
+    let more = files([("a", noise(2, 3_000_000).as_slice())]);
+    let panicking = Interfering::new(
+        &store,
+        |_, folder| folder == "packs",
+        || std::panic::resume_unwind(Box::new("a fault of the program")),
+    );
+    let opened = open(panicking, &key);
+    let backup = opened.begin_backup(None, 2).unwrap();
+    let failed = put_tree(&backup, &more).and_then(|_| backup.flush());
+    assert!(matches!(failed, Err(Error::WorkerFailed)), "{failed:?}");
+    drop(backup);
+    assert_holds(&store, &key, &stored, &first);
+    assert!(back_up(&open(store.clone(), &key), &more).is_ok());
+}
+
+#[test]
+fn a_segment_that_could_not_be_written_is_written_by_the_next_flush() {
+    let (_, store, key) = repository();
+    let all = files([("a", noise(1, 50_000).as_slice())]);
+    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
+    let opened = open(faulty.clone(), &key);
+    let backup = opened.begin_backup(None, 2).unwrap();
+    faulty.plant(Fault::before(Calls::Only(Call::Write), 1));
+    let root = put_tree(&backup, &all).unwrap();
+    assert!(matches!(backup.flush(), Err(Error::Store(_))));
+    backup.flush().unwrap();
+    let stored = backup.commit(draft(root)).unwrap();
+    assert_holds(&store, &key, &stored, &all);
+}
