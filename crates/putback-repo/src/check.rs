@@ -259,7 +259,7 @@ impl Repository {
         let checker = Checker {
             repository: self.with_fresh_index(uses_cache),
             only,
-            seen: self.state().seen(),
+            seen: self.seen_if_readable(),
             options,
             observer,
             report: Mutex::default(),
@@ -373,6 +373,10 @@ impl Checker<'_> {
             let slot =
                 read_verified(store, &info.path, u64::from(ObjectKind::SlotInfo.bytes_max()));
             match slot {
+                Ok(bytes) if repository.is_of_other(&info.path, &bytes) => {
+                    self.warn_of_other(&info.path);
+                    continue;
+                }
                 Ok(bytes) => {
                     let opened = Slot::decode(&bytes).and_then(|slot| slot.info(repository.keys()));
                     match opened {
@@ -390,8 +394,13 @@ impl Checker<'_> {
         }
         for info in &copies {
             let limit = u64::from(ObjectKind::Config.bytes_max());
-            if let Err(error) = read_verified(store, &info.path, limit) {
-                self.damage(&info.path, describe_object(&error));
+            match read_verified(store, &info.path, limit) {
+                Ok(bytes) if repository.is_of_other(&info.path, &bytes) => {
+                    self.warn_of_other(&info.path);
+                    continue;
+                }
+                Ok(_) => {}
+                Err(error) => self.damage(&info.path, describe_object(&error)),
             }
             if !originals.iter().any(|original| layout::copy(original) == info.path) {
                 self.damage(&info.path, "it stands alone: what it is a copy of is gone");
@@ -417,6 +426,12 @@ impl Checker<'_> {
             Err(error) => self.damage(layout::README_NAME, describe_object(&Error::Store(error))),
         }
         Ok(())
+    }
+
+    fn warn_of_other(&self, path: &putback_store::ObjectPath) {
+        self.report().warnings.push(format!(
+            "{path} belongs to another repository, most likely one whose `init` was interrupted; it does no harm"
+        ));
     }
 
     /// Lists a folder; names that do not belong there are worth a warning.

@@ -283,7 +283,7 @@ impl Repository {
     /// Looks after snapshots that earlier runs of this machine wrote, and of which they did not live to see whether
     /// they came in time: one that has all that it needs stays, any other is forgotten. Yields those.
     fn settle_pending(&self, backup: &Backup) -> Result<Vec<SnapshotId>> {
-        let pending = self.state().pending();
+        let pending = self.state().pending()?;
         let mut late = Vec::new();
         if pending.is_empty() {
             return Ok(late);
@@ -609,7 +609,7 @@ impl Backup {
     fn complete(&self, draft: SnapshotDraft) -> Result<Snapshot> {
         let state = self.repository.state();
         let writer = state.writer()?;
-        let seen = state.seen().sequences;
+        let seen = state.seen()?.sequences;
         let sorted = |mut paths: Vec<Vec<u8>>| {
             paths.sort();
             paths.dedup();

@@ -403,7 +403,7 @@ impl Repository {
                 warnings: Default::default(),
             }),
         };
-        opened.note_generation()?;
+        opened.note_generation();
         if opened.keys().newest_epoch() > opened.config().epoch {
             opened.warn(UNFINISHED.to_owned());
         }
@@ -442,22 +442,43 @@ impl Repository {
     pub(crate) fn note_seen(&self, news: &Seen) {
         let noted = self.state().lock().and_then(|_lock| self.state().note_seen(news));
         if let Err(error) = noted {
-            self.warn(format!(
-                "{error}: a storage that is rolled back later cannot be noticed, and an interrupted backup begins again"
-            ));
+            self.warn_of_state(&error);
         }
     }
 
+    /// What earlier runs of this machine saw; a warning and nothing if that cannot be read.
+    pub(crate) fn seen_if_readable(&self) -> Seen {
+        self.state().seen().unwrap_or_else(|error| {
+            self.warn_of_state(&error);
+            Seen::default()
+        })
+    }
+
+    fn warn_of_state(&self, error: &Error) {
+        self.warn(format!(
+            "{error}: a storage that is rolled back cannot be noticed, and an interrupted backup begins again"
+        ));
+    }
+
     /// A store that shows an older configuration than it did has been rolled back.
-    fn note_generation(&self) -> Result<()> {
-        let seen = self.state().seen();
+    fn note_generation(&self) {
+        let seen = self.seen_if_readable();
         let generation = self.config().generation;
         if let Some(evidence) = self.older_generation(&seen) {
             self.warn(evidence);
         } else if generation > seen.generation {
             self.note_seen(&Seen { generation, ..Seen::default() });
         }
-        Ok(())
+    }
+
+    /// Whether a configuration, a slot or a copy of one says that it belongs to another repository.
+    pub(crate) fn is_of_other(&self, path: &ObjectPath, bytes: &[u8]) -> bool {
+        let is_config = path.folder() == layout::CONFIG || path.name().starts_with("config-");
+        let owner = match is_config {
+            true => envelope::repository_of(ObjectKind::Config, bytes),
+            false => Slot::decode(bytes).map(|slot| slot.repository),
+        };
+        owner.is_ok_and(|owner| owner != self.id())
     }
 
     /// What is to be said if the configuration is older than one that was seen.
@@ -579,6 +600,7 @@ pub(crate) fn read_with_copy(
                 warnings.push(format!("{path} is damaged or missing: its second copy is used"));
                 Ok(bytes)
             }
+            Err(again) if error.is_damage() && !again.is_damage() => Err(again),
             Err(_) => Err(error),
         },
     }
@@ -626,8 +648,7 @@ fn read_config(
                             second: found.to_string(),
                         }
                     }
-                    // Not a damage, and no older one is to be taken for it: what is written would be sealed under
-                    // a key that was given up.
+                    // What is written would be sealed under a key that was given up.
                     putback_format::Error::UnknownEpoch { .. } => {
                         Error::OutdatedKey { location: store.describe() }
                     }
@@ -638,11 +659,15 @@ fn read_config(
             Ok(config) if config.generation == *generation && config.repository == repository => {
                 return Ok(config);
             }
-            Err(error @ Error::OutdatedKey { .. }) => return Err(error),
             Ok(_) => {
                 failure.get_or_insert(Error::Damaged { object: path.to_string(), source: None });
             }
-            Err(error) => drop(failure.get_or_insert(error)),
+            Err(error) if error.is_damage() || matches!(error, Error::TwoRepositories { .. }) => {
+                failure.get_or_insert(error);
+            }
+            // It is whole, for all that is known: no older one is to be taken for it, since it may name another key
+            // and other limits.
+            Err(error) => return Err(error),
         }
     }
     Err(failure.unwrap_or(Error::Damaged { object: "the configuration".to_owned(), source: None }))

@@ -188,7 +188,7 @@ impl Repository {
     pub fn prune(&self, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
         let mut report = PruneReport::default();
         // Before any listing: what others on this machine note meanwhile need not be listed yet.
-        let run = Run { repository: self, options, observer, seen: self.state().seen() };
+        let run = Run { repository: self, options, observer, seen: self.state().seen()? };
         run.run(&mut report)?;
         if !options.cancel.is_cancelled() {
             run.compact_segments(&mut report);

@@ -178,7 +178,7 @@ impl Repository {
     /// All snapshots that are not forgotten, oldest first, checkpoints among them. One that cannot be read is a warning.
     pub(crate) fn all_snapshots(&self) -> Result<Vec<StoredSnapshot>> {
         // Before the listing: what others on this machine note meanwhile need not be listed yet.
-        let seen = self.state().seen();
+        let seen = self.seen_if_readable();
         let (mut snapshots, mut marks) = self.read_snapshots()?;
         let mut missing = missing_numbers(&snapshots, &marks, &seen);
         if !missing.is_empty() {
@@ -204,7 +204,7 @@ impl Repository {
     /// # Errors
     /// [`Error::Store`]; [`Error::Damaged`] if a mark cannot be read; [`Error::Local`] if it cannot be kept.
     pub fn accept_rollback(&self) -> Result<Vec<String>> {
-        let seen = self.state().seen();
+        let seen = self.state().seen()?;
         let (snapshots, marks) = self.read_snapshots()?;
         let missing = missing_numbers(&snapshots, &marks, &seen);
         let generation = self.older_generation(&seen);

@@ -76,10 +76,18 @@ impl State {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn read(&self, name: &str) -> Option<String> {
-        match &self.directory {
-            Some(directory) => fs_err::read_to_string(directory.join(name)).ok(),
-            None => self.memory().get(name).cloned(),
+    /// The text of a file, empty if there is none. One that is there and cannot be read is an error: who took it for
+    /// empty would write it anew without what it says.
+    fn read(&self, name: &str) -> Result<String> {
+        let Some(directory) = &self.directory else {
+            return Ok(self.memory().get(name).cloned().unwrap_or_default());
+        };
+        let path = directory.join(name);
+        match fs_err::read(&path) {
+            // A line that is no text says nothing, like any other that is torn.
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(Error::local(&path)(error)),
         }
     }
 
@@ -120,7 +128,7 @@ impl State {
     /// This machine's writer id; a new one is drawn where there is none.
     /// Call it with the lock held, or two programs would draw two.
     pub(crate) fn writer(&self) -> Result<WriterId> {
-        if let Some(id) = self.read(WRITER).and_then(|text| text.trim().parse().ok()) {
+        if let Ok(id) = self.read(WRITER)?.trim().parse() {
             return Ok(id);
         }
         if let Some(id) = self.drawn.get() {
@@ -135,9 +143,12 @@ impl State {
     }
 
     /// What earlier runs saw.
-    pub(crate) fn seen(&self) -> Seen {
+    ///
+    /// # Errors
+    /// [`Error::Local`] if what they noted cannot be read.
+    pub(crate) fn seen(&self) -> Result<Seen> {
         let mut seen = Seen::default();
-        for line in self.read(SEEN).unwrap_or_default().lines() {
+        for line in self.read(SEEN)?.lines() {
             match line.split_once(' ').map(|(key, value)| (key, value.parse::<u64>())) {
                 Some(("generation", Ok(number))) => seen.generation = number,
                 Some((writer, Ok(number))) => {
@@ -149,7 +160,7 @@ impl State {
                 _ => {}
             }
         }
-        for line in self.read(ACCEPTED).unwrap_or_default().lines() {
+        for line in self.read(ACCEPTED)?.lines() {
             let mut words = line.split(' ');
             let writer = words.next().and_then(|word| word.parse().ok());
             let mut number = || words.next().and_then(|word| word.parse().ok());
@@ -157,15 +168,15 @@ impl State {
                 seen.accepted.entry(writer).or_default().push((first, last));
             }
         }
-        seen
+        Ok(seen)
     }
 
     /// A person knows of these missing numbers, and that the configuration has this generation. Call it with the
     /// lock held.
     pub(crate) fn accept(&self, generation: u64, missing: &[(WriterId, u64, u64)]) -> Result<()> {
-        let seen = self.seen();
+        let seen = self.seen()?;
         self.write(SEEN, &seen_text(generation, &seen))?;
-        let mut text = self.read(ACCEPTED).unwrap_or_default();
+        let mut text = self.read(ACCEPTED)?;
         for (writer, first, last) in missing {
             text.push_str(&format!("{writer} {first} {last}\n"));
         }
@@ -174,7 +185,7 @@ impl State {
 
     /// Notes what this run saw, beside what others have noted meanwhile. Call it with the lock held.
     pub(crate) fn note_seen(&self, news: &Seen) -> Result<()> {
-        let before = self.seen();
+        let before = self.seen()?;
         let mut seen = before.clone();
         seen.generation = seen.generation.max(news.generation);
         for (writer, sequence) in &news.sequences {
@@ -189,7 +200,7 @@ impl State {
 
     /// The slot that opened last time: trying it first saves the cost of the others.
     pub(crate) fn last_slot(&self) -> Option<SlotId> {
-        self.read(SLOT)?.trim().parse().ok()
+        self.read(SLOT).ok()?.trim().parse().ok()
     }
 
     /// Notes the slot that opened.
@@ -201,20 +212,22 @@ impl State {
     }
 
     /// Snapshots that runs were about to write, and did not live to see whether they came in time.
-    pub(crate) fn pending(&self) -> Vec<SnapshotId> {
-        let text = self.read(PENDING).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+    ///
+    /// # Errors
+    /// [`Error::Local`] if what they noted cannot be read.
+    pub(crate) fn pending(&self) -> Result<Vec<SnapshotId>> {
+        Ok(self.read(PENDING)?.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
     /// Notes a snapshot that is about to be written. Call it with the lock held.
     pub(crate) fn add_pending(&self, id: &SnapshotId) -> Result<()> {
-        let text = self.read(PENDING).unwrap_or_default();
+        let text = self.read(PENDING)?;
         self.write(PENDING, &format!("{text}{id}\n"))
     }
 
     /// It is known what became of a snapshot. Call it with the lock held.
     pub(crate) fn remove_pending(&self, id: &SnapshotId) -> Result<()> {
-        let others = self.pending().into_iter().filter(|other| other != id);
+        let others = self.pending()?.into_iter().filter(|other| other != id);
         let text: String = others.map(|other| format!("{other}\n")).collect();
         let Some(directory) = self.directory.as_ref().filter(|_| text.is_empty()) else {
             return self.write(PENDING, &text);
@@ -231,6 +244,7 @@ impl State {
 
     /// Packs that a run stored durably and that no segment of that run named.
     pub(crate) fn journal(&self) -> Vec<PackId> {
+        // One that cannot be read costs only storing its blobs again.
         let text = self.read(JOURNAL).unwrap_or_default();
         // A torn last line is no id: that pack is found missing from the index and nothing is lost.
         text.lines().filter_map(|line| line.parse().ok()).collect()
@@ -294,13 +308,13 @@ mod tests {
         let sequences = BTreeMap::from([(writer, 17)]);
         let seen = Seen { generation: 3, sequences, ..Seen::default() };
         state().note_seen(&seen).unwrap();
-        assert_eq!(state().seen(), seen);
+        assert_eq!(state().seen().unwrap(), seen);
         state().note_seen(&Seen { generation: 2, ..Seen::default() }).unwrap();
-        assert_eq!(state().seen(), seen, "what was seen is not unseen");
+        assert_eq!(state().seen().unwrap(), seen, "what was seen is not unseen");
         state().accept(2, &[(writer, 4, 9)]).unwrap();
         state().accept(2, &[(writer, 11, 11)]).unwrap();
         let accepted = BTreeMap::from([(writer, vec![(4, 9), (11, 11)])]);
-        assert_eq!(state().seen(), Seen { generation: 2, accepted, ..seen });
+        assert_eq!(state().seen().unwrap(), Seen { generation: 2, accepted, ..seen });
         let packs = [PackId::from_bytes([2; 32]), PackId::from_bytes([3; 32])];
         let journal = state();
         packs.iter().for_each(|pack| journal.journal_pack(pack).unwrap());
@@ -309,9 +323,9 @@ mod tests {
         assert_eq!(state().journal(), []);
         let snapshots = [SnapshotId::from_bytes([4; 32]), SnapshotId::from_bytes([5; 32])];
         snapshots.iter().for_each(|snapshot| state().add_pending(snapshot).unwrap());
-        assert_eq!(state().pending(), snapshots);
+        assert_eq!(state().pending().unwrap(), snapshots);
         snapshots.iter().for_each(|snapshot| state().remove_pending(snapshot).unwrap());
-        assert_eq!(state().pending(), []);
+        assert_eq!(state().pending().unwrap(), []);
         state().remove_pending(&snapshots[0]).unwrap();
     }
 
@@ -325,7 +339,7 @@ mod tests {
         let sequences = BTreeMap::from([(writer, 17)]);
         let seen = Seen { generation: 3, sequences, ..Seen::default() };
         run.note_seen(&seen).unwrap();
-        assert_eq!((run.seen(), state().seen()), (seen, Seen::default()));
+        assert_eq!((run.seen().unwrap(), state().seen().unwrap()), (seen, Seen::default()));
         run.journal_pack(&PackId::from_bytes([2; 32])).unwrap();
         assert!(run.journal().is_empty());
     }

@@ -62,6 +62,18 @@ impl Repository {
             let read =
                 |path: &ObjectPath| read_twice(|| read_verified(store.as_ref(), path, LIMIT));
             let pair = [(&original, &copy, read(&original)?), (&copy, &original, read(&copy)?)];
+            let is_of_other = |(path, _, reading): &(
+                &ObjectPath,
+                &ObjectPath,
+                Reading<Vec<u8>>,
+            )| {
+                matches!(reading, Reading::Good(bytes) if self.is_of_other(path, bytes))
+            };
+            // A copy that an `init` left which did not come to its end: made whole it would bring an empty
+            // repository to life, with the same password maybe.
+            if pair.iter().any(is_of_other) {
+                continue;
+            }
             let has_good = pair.iter().any(|(_, _, reading)| matches!(reading, Reading::Good(_)));
             for (path, other, reading) in pair {
                 let message = match reading {

@@ -243,7 +243,7 @@ impl Repository {
             })
             .collect();
         // Before the listing, as for every look at what is missing.
-        let seen = self.state().seen();
+        let seen = self.state().seen()?;
         let mut records = match options.forget && !unreadable.is_empty() {
             true => numbered(unreadable.iter().map(|(id, _)| *id), &repository.missing(&seen)?),
             false => Vec::new(),

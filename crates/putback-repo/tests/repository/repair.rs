@@ -12,10 +12,11 @@ use putback_format::segment::Segment;
 use putback_format::snapshot::IncidentKind;
 use putback_repo::repair::REPAIRED;
 use putback_repo::{
-    Error, ReadData, RepairOptions, RepairPlan, RepairReport, RepairTarget, Repository,
+    Error, Machine, ReadData, RepairOptions, RepairPlan, RepairReport, RepairTarget, Repository,
     SnapshotFilter, StoredSnapshot,
 };
 use putback_store::memory::MemoryStore;
+use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
 use putback_store::{Capabilities, ObjectPath, Store};
 
@@ -427,4 +428,37 @@ fn every_hurt_snapshot_is_named_and_counted_where_the_list_of_damages_is_cut() {
     let named: BTreeSet<(SnapshotId, u64, u64)> =
         report.hurt_snapshots.iter().map(|hurt| (hurt.id, hurt.files, hurt.directories)).collect();
     assert_eq!(named, BTreeSet::from([(first.id, 60, 0), (second.id, 60, 0)]));
+}
+
+#[test]
+fn what_an_interrupted_init_left_is_not_damage_and_is_not_brought_to_life() {
+    let shared = Capabilities { is_remote: true, connections: 2, is_consistent: false };
+    let store = MemoryStore::new().with_capabilities(shared);
+    // Slot, its copy, the copy of the configuration; then it breaks.
+    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
+    faulty.plant(Fault::before(Calls::Only(Call::Write), 4).crashing());
+    assert!(init(Arc::new(faulty)).is_err());
+    assert_eq!(store.list("copies").unwrap().len(), 2);
+    assert_eq!(store.list("config").unwrap(), []);
+    let made = init(Arc::new(store.clone())).unwrap();
+    let files = files([("a", noise(1, 50_000).as_slice())]);
+    let stored = back_up(&made, &files).unwrap();
+    let key = made.export_key().to_string();
+    let report = check(&open(store.clone(), &key));
+    assert_eq!(report.damages, []);
+    let of_other = |text: &&String| text.contains("belongs to another repository");
+    assert_eq!(report.warnings.iter().filter(of_other).count(), 3, "{:?}", report.warnings);
+    assert_eq!(report.warnings.len(), 3, "{:?}", report.warnings);
+    let before = store.paths();
+    for target in [RepairTarget::Index, RepairTarget::Packs, RepairTarget::Snapshots] {
+        repair(&open(store.clone(), &key), target);
+        assert_eq!(store.paths(), before);
+    }
+    // The password opens the repository that is there, whichever slot is tried first.
+    for _ in 0..4 {
+        let opened =
+            Repository::open(Arc::new(store.clone()), &password(), &Machine::default()).unwrap();
+        assert_eq!(opened.id(), made.id());
+    }
+    assert_holds(&store, &key, &stored, &files);
 }

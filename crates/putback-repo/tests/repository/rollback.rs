@@ -196,3 +196,37 @@ fn what_was_marked_stays_when_snapshots_that_need_it_are_gone() {
     assert!(matches!(error, Error::SnapshotsGone { .. }), "{}", describe(&error));
     assert_eq!(store.paths(), before);
 }
+
+#[test]
+fn what_was_seen_and_cannot_be_read_is_kept_and_told() {
+    let (_, store, key) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let opened = || open_with(store.clone(), &key, &directories(folder.path()));
+    let writer = opened();
+    let stored = back_up_number(&writer, 1);
+    let state = directories(folder.path()).state.unwrap().join(writer.id().to_string());
+    let [seen, aside] = ["seen", "aside"].map(|name| state.join(name));
+    // Nobody can read a folder as a file, whoever runs this.
+    fs_err::rename(&seen, &aside).unwrap();
+    fs_err::create_dir(&seen).unwrap();
+    let reader = opened();
+    let snapshots = reader.snapshots(&Default::default()).unwrap();
+    assert_eq!(snapshots, [stored]);
+    let warnings = reader.take_warnings();
+    assert!(
+        matches!(warnings.as_slice(), [one] if one.contains("seen") && one.contains("rolled back")),
+        "{warnings:?}"
+    );
+    let before = store.paths();
+    let is_local =
+        |error: Error| matches!(error, Error::Local { path, .. } if path.ends_with("seen"));
+    assert!(is_local(opened().prune(&PruneOptions::default(), &()).unwrap_err()));
+    assert!(is_local(opened().accept_rollback().unwrap_err()));
+    assert!(is_local(back_up(&opened(), &Files::new()).unwrap_err()));
+    assert_eq!(store.paths(), before);
+    // Once it can be read, it says what it said.
+    fs_err::remove_dir(&seen).unwrap();
+    fs_err::rename(&aside, &seen).unwrap();
+    hide(&store, &snapshots[0]);
+    assert_warns(&opened(), "snapshot number 1 of writer");
+}

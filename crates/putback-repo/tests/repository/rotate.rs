@@ -1,11 +1,11 @@
 //! Rotating the keys: whatever breaks and whoever does the same, the kept passwords open everything.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use putback_format::envelope::{self, ObjectKind};
+use putback_format::id::ConfigId;
 use putback_repo::prune::{MaxUnused, PruneOptions};
 use putback_repo::{
     Error, KdfCost, Machine, Password, Repository, Result, Rotated, SlotOwner, StoredSnapshot,
@@ -13,9 +13,7 @@ use putback_repo::{
 use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
-use putback_store::{
-    Capabilities, Error as StoreError, Lock, LockMode, ObjectInfo, ObjectPath, Space, Store, Upload,
-};
+use putback_store::{Capabilities, ErrorKind, Status, Store};
 
 use crate::support::*;
 
@@ -288,90 +286,6 @@ fn a_prune_with_old_keys_deletes_nothing() {
     assert_holds(&store, &new.export_key(), &theirs, &other);
 }
 
-/// What another machine does.
-type Act = Box<dyn FnOnce() + Send>;
-/// Whether it does so before the request of this number, which changes something in this folder.
-type Moment = Box<dyn Fn(u64, &str) -> bool + Send + Sync>;
-
-/// Does something just before the listing or change that `at` says: by its number, and by the folder.
-struct Interfering {
-    inner: MemoryStore,
-    requests: AtomicU64,
-    at: Moment,
-    act: Mutex<Option<Act>>,
-}
-
-impl Interfering {
-    fn new(
-        inner: &MemoryStore,
-        at: impl Fn(u64, &str) -> bool + Send + Sync + 'static,
-        act: impl FnOnce() + Send + 'static,
-    ) -> Self {
-        let act: Act = Box::new(act);
-        Self {
-            inner: inner.clone(),
-            requests: AtomicU64::new(0),
-            at: Box::new(at),
-            act: Mutex::new(Some(act)),
-        }
-    }
-
-    fn note(&self, folder: &str) {
-        let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
-        if (self.at)(number, folder) {
-            let act = self.act.lock().unwrap().take();
-            act.into_iter().for_each(|act| act());
-        }
-    }
-}
-
-impl Store for Interfering {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    fn create(&self, folders: &[&str]) -> Result<bool, StoreError> {
-        self.inner.create(folders)
-    }
-    fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.note("");
-        self.inner.list(folder)
-    }
-    fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
-        self.inner.stat(path)
-    }
-    fn read(
-        &self,
-        path: &ObjectPath,
-        range: Range<u64>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
-        self.inner.read(path, range, buffer)
-    }
-    fn read_all(&self, path: &ObjectPath, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.inner.read_all(path, bytes_max)
-    }
-    fn write(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, StoreError> {
-        self.note(path.folder());
-        self.inner.write(path, bytes)
-    }
-    fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, StoreError> {
-        self.inner.upload(folder)
-    }
-    fn delete(&self, objects: &[ObjectInfo]) -> Result<(), StoreError> {
-        self.note("");
-        self.inner.delete(objects)
-    }
-    fn space(&self) -> Result<Option<Space>, StoreError> {
-        self.inner.space()
-    }
-    fn lock(&self, mode: LockMode) -> Result<Option<Box<dyn Lock>>, StoreError> {
-        self.inner.lock(mode)
-    }
-}
-
 /// Another machine rotates and backs up just before the k-th listing or change of a rotation.
 fn check_two_rotations(breaks_other: bool) {
     let (repository, store, _) = repository();
@@ -531,4 +445,48 @@ fn a_slot_of_which_only_the_copy_was_written_is_completed_where_there_are_no_loc
     assert_clean(&repository);
     assert!(try_open(store.clone(), &third).is_ok());
     assert!(matches!(try_open(store, &second()), Err(Error::WrongPassword { .. })));
+}
+
+#[test]
+fn no_older_configuration_is_taken_for_one_that_is_newer_or_out_of_reach() {
+    let (repository, store, key) = repository();
+    let try_with_key = |store: FaultyStore| {
+        Repository::open_with_exported_key(Arc::new(store), &key, &Machine::default())
+    };
+    let calm = |store: &MemoryStore| FaultyStore::new(Arc::new(store.clone()), 1);
+    // A program of the future has written it.
+    let newer = store.fork();
+    let old = store.list("config").unwrap().remove(0).path;
+    let mut object = store.read_all(&old, 1 << 20).unwrap();
+    object[5] += 1;
+    let id = ConfigId::of_stored(&object);
+    write(&newer, &format!("config/2-{id}"), &object);
+    write(&newer, &format!("copies/config-2-{id}"), &object);
+    let refused = try_with_key(calm(&newer));
+    assert!(matches!(refused, Err(Error::NewerFormat { .. })));
+    // It and its copy cannot be had just now.
+    write_config(&repository, &store, 2);
+    assert_eq!(try_with_key(calm(&store)).unwrap().config().generation, 2);
+    for (first, second) in [
+        ((ErrorKind::Other, Status::Exhausted), (ErrorKind::Other, Status::Exhausted)),
+        ((ErrorKind::Corrupt, Status::Permanent), (ErrorKind::Denied, Status::Permanent)),
+    ] {
+        let faulty = calm(&store);
+        for (number, (kind, status)) in [(1, first), (2, second)] {
+            faulty
+                .plant(Fault::before(Calls::Only(Call::ReadAll), number).with_error(kind, status));
+        }
+        match try_with_key(faulty) {
+            Err(Error::Store(error)) => assert_eq!((error.kind, error.status), second),
+            other => panic!("{:?}", other.map(|opened| opened.config().generation)),
+        }
+    }
+    // Both are damaged for good: what is left is better than nothing.
+    for info in [store.list("config").unwrap(), store.list("copies").unwrap()].concat() {
+        if info.path.name().trim_start_matches("config-").starts_with("2-") {
+            delete(&store, &info.path);
+            write(&store, info.path.as_str(), b"rotten");
+        }
+    }
+    assert_eq!(try_with_key(calm(&store)).unwrap().config().generation, 1);
 }
