@@ -203,3 +203,32 @@ fn what_opens_a_repository_is_missing_and_not_damaged_when_it_is_gone() {
     let run = environment.run(["snapshots"]).code(1).complains("no configuration is left");
     assert!(!run.stderr().contains("read-data"), "{}", run.stderr());
 }
+
+#[test]
+fn a_pack_that_was_replaced_by_more_bytes_is_read_and_its_files_are_named() {
+    let environment = TestEnvironment::with_repository();
+    for number in 0..3_u8 {
+        environment.write(format!("file {number}"), noise(number, 200_000));
+    }
+    environment.backup();
+    let pack = pack(&environment);
+    let size = std::fs::metadata(&pack).unwrap().len() as usize;
+    std::fs::remove_file(&pack).unwrap();
+    std::fs::write(&pack, noise(7, size + 1)).unwrap();
+    let run = environment.run(["check"]).code(1).complains("putback check --read-data` tells");
+    assert!(!run.stderr().contains("are whole"), "{}", run.stderr());
+    for flags in [&["--read-data"][..], &["--read-data-subset", "1"]] {
+        environment
+            .run(["check"].iter().chain(flags))
+            .code(1)
+            .complains("file 2 in snapshot ")
+            .complains("hurt: snapshot ")
+            .complains(": 3 files\n");
+    }
+    environment
+        .run(["repair", "packs", "--yes"])
+        .code(3)
+        .complains("file 2 in snapshot ")
+        .complains(": 3 files\n")
+        .shows("blobs are lost");
+}

@@ -494,7 +494,9 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
         RepositoryError::NoFreeEpoch { .. } => {
             "make a new repository, and keep this one for its snapshots; nothing was changed"
         }
-        RepositoryError::NewerFormat { .. } => "update putback; nothing was changed",
+        RepositoryError::NewerFormat { .. } => {
+            "update putback; nothing is lost by that, and nothing was changed"
+        }
         RepositoryError::Damaged { object, .. }
             if object.starts_with("index/") || object.starts_with("marks/") =>
         {

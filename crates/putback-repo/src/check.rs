@@ -7,7 +7,8 @@
 //! objects that were downloaded before are taken from the local cache if the store still reports their checksum.
 //!
 //! Damage is named by the object, and by the files that it hurts; every snapshot that lost something is named with the
-//! number of its files that did.
+//! number of its files that did. Damage is only what [`Error::is_damage`] says: a store that cannot be reached, or an
+//! object of a newer program, ends the check with that error.
 
 mod hurts;
 
@@ -153,16 +154,23 @@ pub struct CheckReport {
 /// Frames of packs that cannot be read.
 #[derive(Default)]
 struct BadFrames {
-    /// By pack: the frames, or all of them.
-    packs: BTreeMap<PackId, Option<BTreeSet<u32>>>,
+    packs: BTreeMap<PackId, BTreeSet<u32>>,
 }
 
 impl BadFrames {
     fn contains(&self, pack: &PackId, frame: u32) -> bool {
-        self.packs
-            .get(pack)
-            .is_some_and(|frames| frames.as_ref().is_none_or(|set| set.contains(&frame)))
+        self.packs.get(pack).is_some_and(|frames| frames.contains(&frame))
     }
+}
+
+/// A pack that the index names and the store lists.
+struct ListedPack {
+    number: PackNumber,
+    id: PackId,
+    /// How much of it the store has: what is beyond the size that the index says is none of it.
+    bytes: u64,
+    /// The store lists it with another size or checksum.
+    is_suspect: bool,
 }
 
 /// What a walk through trees meets.
@@ -203,7 +211,7 @@ pub(crate) struct Survey {
 
 struct Checker<'a> {
     repository: Repository,
-    /// If given, these are the packs of which all data is read.
+    /// If given, data is read of these packs, and of suspect ones.
     only: Option<&'a BTreeSet<PackId>>,
     /// What earlier runs on this machine saw.
     seen: Seen,
@@ -242,13 +250,16 @@ impl Repository {
     /// Checks the repository. What is wrong is in the report; errors are what kept the check from going on.
     ///
     /// # Errors
-    /// [`Error::Store`] if the store cannot be listed.
+    /// - [`Error::Store`] if the store cannot be listed, or fails in a way that says nothing of an object. What had
+    ///   been found before is among the warnings.
+    /// - [`Error::NewerFormat`], [`Error::KeysRotated`]: what this run cannot read, and others can.
     pub fn check(&self, options: &CheckOptions, observer: &dyn Observer) -> Result<CheckReport> {
         let uses_cache = options.read == ReadData::No;
         Ok(self.survey(options, None, uses_cache, observer)?.report)
     }
 
-    /// As [`Repository::check`], with more in its answer. With `only`, data is read of these packs and no others.
+    /// As [`Repository::check`], with more in its answer. With `only`, data is read of these packs, of those that are
+    /// listed with another size or checksum, and of no others.
     pub(crate) fn survey(
         &self,
         options: &CheckOptions,
@@ -267,9 +278,16 @@ impl Repository {
             wrong: Mutex::default(),
             broken: Mutex::default(),
         };
-        checker.run()?;
+        let done = checker.run();
         let Checker { repository, report, broken, .. } = checker;
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = done {
+            // Hours may have been spent on finding it.
+            for Damage { object, message, .. } in report.damages {
+                self.warn(format!("found before the check failed: {object}: {message}"));
+            }
+            return Err(error);
+        }
         report.warnings.extend(repository.take_warnings());
         let broken = broken.into_inner().unwrap_or_else(PoisonError::into_inner);
         Ok(Survey { report, broken, repository })
@@ -300,6 +318,19 @@ impl Checker<'_> {
 
     fn damage(&self, object: impl std::fmt::Display, message: impl std::fmt::Display) {
         let _: Option<usize> = self.damage_of(object, message, Vec::new());
+    }
+
+    /// Notes what an error says of an object; one that says nothing of it is returned.
+    fn damage_by(&self, object: impl std::fmt::Display, error: Error) -> Result<()> {
+        self.damage(object, describe_object(&error.into_damage()?));
+        Ok(())
+    }
+
+    fn note_bad(&self, pack: PackId, frames: impl IntoIterator<Item = u32>) {
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        for frame in frames {
+            bad.packs.entry(pack).or_default().insert(frame);
+        }
     }
 
     fn damage_of_pack(
@@ -365,7 +396,7 @@ impl Checker<'_> {
                 Ok(config)
                     if config.generation == generation && config.repository == repository.id() => {}
                 Ok(_) => self.damage(&path, "its name and its content disagree"),
-                Err(error) => self.damage(&path, describe_object(&error)),
+                Err(error) => self.damage_by(&path, error)?,
             }
             originals.insert(path);
         }
@@ -381,14 +412,18 @@ impl Checker<'_> {
                     let opened = Slot::decode(&bytes).and_then(|slot| slot.info(repository.keys()));
                     match opened {
                         Ok(_) => {}
-                        // Made by a rotation of the keys that did not come to its end.
-                        Err(error @ putback_format::Error::UnknownEpoch { .. }) => {
+                        // Made by a rotation of the keys that did not come to its end, or by a newer program:
+                        // nothing else depends on it.
+                        Err(
+                            error @ (putback_format::Error::UnknownEpoch { .. }
+                            | putback_format::Error::UnknownVersion { .. }),
+                        ) => {
                             self.report().warnings.push(format!("{}: {error}", info.path));
                         }
                         Err(error) => self.damage(&info.path, error),
                     }
                 }
-                Err(error) => self.damage(&info.path, describe_object(&error)),
+                Err(error) => self.damage_by(&info.path, error)?,
             }
             originals.insert(info.path);
         }
@@ -400,7 +435,7 @@ impl Checker<'_> {
                     continue;
                 }
                 Ok(_) => {}
-                Err(error) => self.damage(&info.path, describe_object(&error)),
+                Err(error) => self.damage_by(&info.path, error)?,
             }
             if !originals.iter().any(|original| layout::copy(original) == info.path) {
                 self.damage(&info.path, "it stands alone: what it is a copy of is gone");
@@ -416,14 +451,14 @@ impl Checker<'_> {
                 Mark::decode(&payload).map_err(|error| Error::object(&info.path, error))
             });
             if let Err(error) = mark {
-                self.damage(&info.path, describe_object(&error));
+                self.damage_by(&info.path, error)?;
             }
         }
         self.list("", |name| name == layout::README_NAME)?;
         match store.read_all(&layout::readme(), 1 << 16) {
             Ok(text) if text == layout::README.as_bytes() => {}
             Ok(_) => self.damage(layout::README_NAME, "it is not the text that putback writes"),
-            Err(error) => self.damage(layout::README_NAME, describe_object(&Error::Store(error))),
+            Err(error) => self.damage_by(layout::README_NAME, Error::Store(error))?,
         }
         Ok(())
     }
@@ -460,8 +495,10 @@ impl Checker<'_> {
             let by = Amount { items: 1, bytes: 0 };
             self.observer.event(Event::Advanced { phase: Phase::Index, by });
             match self.repository.read_segment(id) {
-                Err(error) if !is_gone_or_damaged(&error) => {
-                    self.damage(layout::segment(id), describe_object(&error));
+                // Another one may say what it said.
+                Err(error) if is_gone_or_damaged(&error) => Err(error),
+                Err(error) => {
+                    self.damage_by(layout::segment(id), error)?;
                     Ok(Segment::default())
                 }
                 segment => segment,
@@ -472,7 +509,7 @@ impl Checker<'_> {
             let path = layout::segment(&id);
             let is_gone = matches!(&error, Error::Store(error) if error.is_not_found());
             match (is_replaced, is_gone) {
-                (false, _) => self.damage(path, describe_object(&error)),
+                (false, _) => self.damage_by(path, error)?,
                 (true, false) => self.report().warnings.push(format!(
                     "{}; a merged segment says what it said, and the next compaction removes it",
                     describe(&error)
@@ -484,8 +521,8 @@ impl Checker<'_> {
         })
     }
 
-    /// Every pack of the index is listed with its size.
-    fn check_pack_listing(&self) -> Result<Vec<(PackNumber, PackId, u64)>> {
+    /// Every pack of the index is listed with its size. Yields those that are listed.
+    fn check_pack_listing(&self) -> Result<Vec<ListedPack>> {
         let listed: BTreeMap<PackId, ObjectInfo> = self
             .list(layout::PACKS, |name| name.parse::<PackId>().is_ok())?
             .into_iter()
@@ -500,7 +537,8 @@ impl Checker<'_> {
             }
             let record = self.repository.pack(number)?;
             blobs += record.frames.iter().map(|frame| u64::from(frame.blobs)).sum::<u64>();
-            let wrong = match listed.get(&id) {
+            let info = listed.get(&id);
+            let wrong = match info {
                 None => Some(MISSING.to_owned()),
                 Some(info) if info.size != record.size => {
                     Some(format!("it has {} bytes instead of {}", info.size, record.size))
@@ -510,19 +548,15 @@ impl Checker<'_> {
                 }
                 Some(_) => None,
             };
+            let bytes = info.map_or(0, |info| info.size.min(record.size));
+            let is_suspect = wrong.is_some();
             if let Some(message) = wrong {
-                let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-                // A pack cut short may still hold its first frames.
-                let size = listed.get(&id).map_or(0, |info| info.size);
-                let lost = (0..record.frames.len() as u32)
-                    .filter(|frame| record.frame_offset(frame + 1) > size)
-                    .collect();
-                bad.packs.insert(id, Some(lost));
-                drop(bad);
+                // Without reading it, it is known that a pack cut short holds no more than its first frames.
+                let frames = 0..record.frames.len() as u32;
+                self.note_bad(id, frames.filter(|frame| record.frame_offset(frame + 1) > bytes));
                 self.damage_of_pack(&id, layout::pack(&id), message);
-            } else {
-                packs.push((number, id, record.size));
             }
+            packs.extend(info.map(|_| ListedPack { number, id, bytes, is_suspect }));
         }
         let unreferenced: Vec<_> =
             listed.into_iter().filter(|(id, _)| !indexed.contains(id)).collect();
@@ -547,8 +581,10 @@ impl Checker<'_> {
             Ok(_) => Ok(()),
             // Prune may have taken it since it was listed.
             Err(Error::Store(error)) if error.is_not_found() => Ok(()),
+            // Whole: of a newer program, or sealed under a key that was given up.
+            Err(Error::NewerFormat { .. } | Error::KeysRotated { .. }) => Ok(()),
             Err(error) => {
-                self.damage_of_pack(id, &info.path, describe_object(&error));
+                self.damage_of_pack(id, &info.path, describe_object(&error.into_damage()?));
                 Ok(())
             }
         }
@@ -564,12 +600,12 @@ impl Checker<'_> {
             match self.repository.read_snapshot(&id) {
                 Ok(snapshot) => snapshots.push(StoredSnapshot { id, snapshot }),
                 Err(error) if marks.forgotten.contains(&id) => {
-                    let what = describe_object(&error);
+                    let what = describe_object(&error.into_damage()?);
                     let message = format!("{}: {what}; it is forgotten", info.path);
                     self.report().warnings.push(message);
                 }
                 Err(error) => {
-                    self.damage(&info.path, describe_object(&error));
+                    self.damage_by(&info.path, error)?;
                     self.note_unreadable(id, None);
                 }
             }
@@ -644,7 +680,10 @@ impl Checker<'_> {
                 if visited.insert(page) {
                     match self.repository.read_page(&page) {
                         Ok(entries) => directory.entries = entries.into_iter(),
-                        Err(error) => each(Step::BadPage { page, error: &error, path: &path })?,
+                        Err(error) => {
+                            let error = &error.into_damage()?;
+                            each(Step::BadPage { page, error, path: &path })?;
+                        }
                     }
                 }
                 continue;
@@ -693,7 +732,8 @@ impl Checker<'_> {
                 }
                 Ok(refs) => self.check_chunks(snapshot, &refs, path)?,
                 Err(error) => {
-                    self.damage_of_blob(("list page", &page.id), describe(&error), snapshot, path);
+                    let message = describe(&error.into_damage()?);
+                    self.damage_of_blob(("list page", &page.id), message, snapshot, path);
                 }
             }
         }
@@ -714,118 +754,116 @@ impl Checker<'_> {
         Ok(())
     }
 
-    /// The packs to read.
-    fn choose(&self, mut packs: Vec<(PackNumber, PackId, u64)>) -> Result<Vec<(PackNumber, u64)>> {
-        packs.sort_by_key(|(_, id, _)| *id);
+    /// The packs to read: suspect ones in any case.
+    fn choose(&self, packs: Vec<ListedPack>) -> Result<Vec<ListedPack>> {
+        let (mut chosen, mut packs): (Vec<_>, Vec<_>) =
+            packs.into_iter().partition(|pack| pack.is_suspect);
+        packs.sort_by_key(|pack| pack.id);
         if let Some(only) = self.only {
-            packs.retain(|(_, id, _)| only.contains(id));
-            return Ok(packs.into_iter().map(|(number, _, size)| (number, size)).collect());
+            chosen.extend(packs.into_iter().filter(|pack| only.contains(&pack.id)));
+            return Ok(chosen);
         }
         let all = packs.len();
         if matches!(self.options.read, ReadData::Percent(_) | ReadData::Bytes(_)) {
             let seed = self.repository.machine().random()?;
-            packs.sort_by_key(|(_, id, _)| *blake3::keyed_hash(&seed, id.as_bytes()).as_bytes());
+            packs.sort_by_key(|pack| *blake3::keyed_hash(&seed, pack.id.as_bytes()).as_bytes());
         }
         let mut bytes = 0;
-        let chosen =
-            packs.into_iter().enumerate().filter(|(index, (_, _, size))| match self.options.read {
-                ReadData::No => false,
-                ReadData::All => true,
-                ReadData::Part { n, of } => {
-                    *index as u64 % u64::from(of.max(1)) + 1 == u64::from(n)
-                }
-                ReadData::Percent(percent) => {
-                    (*index as f64) < (all as f64 * percent / 100.0).ceil()
-                }
-                ReadData::Bytes(limit) => {
-                    let is_wanted = bytes < limit;
-                    bytes += size;
-                    is_wanted
-                }
-            });
-        Ok(chosen.map(|(_, (number, _, size))| (number, size)).collect())
+        let is_wanted = |(index, pack): &(usize, ListedPack)| match self.options.read {
+            ReadData::No => false,
+            ReadData::All => true,
+            ReadData::Part { n, of } => *index as u64 % u64::from(of.max(1)) + 1 == u64::from(n),
+            ReadData::Percent(percent) => (*index as f64) < (all as f64 * percent / 100.0).ceil(),
+            ReadData::Bytes(limit) => {
+                let is_wanted = bytes < limit;
+                bytes += pack.bytes;
+                is_wanted
+            }
+        };
+        let packs = packs.into_iter().enumerate().filter(is_wanted);
+        chosen.extend(packs.map(|(_, pack)| pack));
+        Ok(chosen)
     }
 
-    fn read_packs(&self, packs: &[(PackNumber, u64)]) -> Result<()> {
-        let bytes = packs.iter().map(|(_, size)| size).sum();
+    fn read_packs(&self, packs: &[ListedPack]) -> Result<()> {
+        let bytes = packs.iter().map(|pack| pack.bytes).sum();
         let total = Amount { items: packs.len() as u64, bytes };
         self.observer.event(Event::PhaseStarted { phase: Phase::CheckPacks, total: Some(total) });
         share_out(packs, self.options.workers, &self.options.cancel, |packs| {
             let mut buffers = Buffers::new()?;
-            for (number, _) in packs {
-                let record = self.repository.pack(*number)?;
-                self.read_pack(&record, &mut buffers)?;
+            for pack in packs {
+                let record = self.repository.pack(pack.number)?;
+                self.read_pack(&record, pack.bytes, &mut buffers)?;
                 let mut report = self.report();
                 report.packs_read += 1;
-                report.bytes_read += record.size;
+                report.bytes_read += pack.bytes;
             }
             Ok(())
         })
     }
 
-    /// Reads a pack from its first to its last byte.
-    fn read_pack(&self, record: &PackRecord, buffers: &mut Buffers) -> Result<()> {
+    /// Reads a pack from its first to its last byte, or to the last one that the store has.
+    fn read_pack(&self, record: &PackRecord, bytes: u64, buffers: &mut Buffers) -> Result<()> {
         let path = layout::pack(&record.id);
-        let contents = match self.repository.read_pack_contents(&record.id, record.size) {
-            Ok((trailer, contents)) => {
-                if contents.frames != record.frames
-                    || trailer.salt != record.salt
-                    || trailer.epoch != record.epoch
-                {
-                    self.damage_of_pack(&record.id, &path, "its header and the index disagree");
-                }
-                contents
-            }
-            Err(error) => {
-                self.damage_of_pack(&record.id, &path, describe_object(&error));
-                // The segments tell the same as the header, only not as quickly.
-                match self.contents_from_segments(&record.id)? {
-                    Some(contents) => contents,
-                    None => return Ok(()),
-                }
-            }
+        let Some(contents) = self.contents_of(record, bytes)? else {
+            // Nothing tells what its frames should hold.
+            self.note_bad(record.id, 0..record.frames.len() as u32);
+            return Ok(());
         };
         let master = self.repository.keys().master("a pack", record.epoch);
-        let key = match master {
-            Ok(master) => putback_format::pack::PackKey::new(
-                master,
-                self.repository.id(),
-                record.epoch,
-                record.salt,
-            ),
-            Err(error) => {
-                self.damage_of_pack(&record.id, &path, error);
-                let mut all = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-                all.packs.insert(record.id, None);
-                return Ok(());
-            }
-        };
+        let key = putback_format::pack::PackKey::new(
+            master.map_err(|error| Error::object(&path, error))?,
+            self.repository.id(),
+            record.epoch,
+            record.salt,
+        );
         let mut hasher = blake3::Hasher::new();
         let mut bad = BTreeSet::new();
         let mut first_blob = 0;
         let is_remote = self.repository.store().capabilities().is_remote;
         let piece_bytes = if is_remote { PIECE_BYTES_REMOTE } else { PIECE_BYTES_LOCAL };
         let (mut offset, mut frame) = (0, 0u32);
-        while offset < record.size {
+        // Frames before this one are read one by one.
+        let mut alone_until = 0;
+        while offset < bytes {
             // As many whole frames as fit into a piece, then the rest of the pack in pieces.
             let (start, mut end) = (offset, offset);
             let first_frame = frame;
             while let Some(entry) = record.frames.get(frame as usize) {
-                if frame > first_frame && end + u64::from(entry.stored_length) > start + piece_bytes
-                {
+                let next = end + u64::from(entry.stored_length);
+                let is_enough = first_frame < alone_until || next > start + piece_bytes;
+                if next > bytes || (frame > first_frame && is_enough) {
                     break;
                 }
-                end += u64::from(entry.stored_length);
+                end = next;
                 frame += 1;
             }
             if frame == first_frame {
-                end = record.size.min(start + piece_bytes);
+                end = bytes.min(start + piece_bytes);
             }
             offset = end;
+            let frames = first_frame..frame;
             if let Err(error) = self.repository.store().read(&path, start..end, &mut buffers.stored)
             {
-                self.damage_of_pack(&record.id, &path, describe_object(&Error::Store(error)));
-                bad.extend(first_frame..frame);
+                let is_gone = error.is_not_found();
+                let error = Error::Store(error).into_damage()?;
+                if frames.len() > 1 && !is_gone {
+                    // One bad sector must not take its neighbours with it.
+                    (alone_until, offset, frame) = (frame, start, first_frame);
+                    continue;
+                }
+                let object = match frames.len() {
+                    1 => format!("frame {first_frame} of {path}"),
+                    _ => path.to_string(),
+                };
+                self.damage_of_pack(&record.id, object, describe_object(&error));
+                if is_gone {
+                    bad.extend(first_frame..record.frames.len() as u32);
+                    break;
+                }
+                let blobs = frames.clone().map(|number| record.frames[number as usize].blobs);
+                first_blob += blobs.map(|blobs| blobs as usize).sum::<usize>();
+                bad.extend(frames);
                 continue;
             }
             hasher.update(&buffers.stored);
@@ -834,7 +872,7 @@ impl Checker<'_> {
                 by: Amount { items: 0, bytes: end - start },
             });
             let mut at = 0;
-            for number in first_frame..frame {
+            for number in frames {
                 let entry = record.frames[number as usize];
                 let stored = &buffers.stored[at..at + entry.stored_length as usize];
                 at += stored.len();
@@ -860,17 +898,38 @@ impl Checker<'_> {
                 first_blob += count;
             }
         }
-        if hasher.finalize().as_bytes() != record.id.as_bytes() && bad.is_empty() {
+        let is_other = bytes == record.size && hasher.finalize().as_bytes() != record.id.as_bytes();
+        if is_other && bad.is_empty() {
             let message = "its bytes do not match its name, but all of its frames are good";
             self.damage_of_pack(&record.id, &path, message);
         }
-        if !bad.is_empty() {
-            let mut all = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-            all.packs.insert(record.id, Some(bad));
-        }
+        self.note_bad(record.id, bad);
         let by = Amount { items: 1, bytes: 0 };
         self.observer.event(Event::Advanced { phase: Phase::CheckPacks, by });
         Ok(())
+    }
+
+    /// What a pack holds: its header says so at its end, and the segments tell the same, only not as quickly.
+    fn contents_of(&self, record: &PackRecord, bytes: u64) -> Result<Option<PackContents>> {
+        if bytes == record.size {
+            let path = layout::pack(&record.id);
+            match self.repository.read_pack_contents(&record.id, record.size) {
+                Ok((trailer, contents)) => {
+                    if contents.frames != record.frames
+                        || trailer.salt != record.salt
+                        || trailer.epoch != record.epoch
+                    {
+                        self.damage_of_pack(&record.id, &path, "its header and the index disagree");
+                    }
+                    return Ok(Some(contents));
+                }
+                Err(error) => {
+                    let message = describe_object(&error.into_damage()?);
+                    self.damage_of_pack(&record.id, &path, message);
+                }
+            }
+        }
+        self.contents_from_segments(&record.id)
     }
 
     fn verify_blobs(
@@ -896,7 +955,12 @@ impl Checker<'_> {
 
     fn contents_from_segments(&self, pack: &PackId) -> Result<Option<PackContents>> {
         for id in self.repository.list_segments()? {
-            let Ok(segment) = self.repository.read_segment(&id) else { continue };
+            let segment = match self.repository.read_segment(&id) {
+                Ok(segment) => segment,
+                // Said already, or a merged one says what it said.
+                Err(error) if is_gone_or_damaged(&error) || error.is_damage() => continue,
+                Err(error) => return Err(error),
+            };
             if let Some(found) = segment.packs.into_iter().find(|candidate| candidate.id == *pack) {
                 return Ok(Some(found.contents));
             }

@@ -402,11 +402,28 @@ impl Repository {
     }
 
     /// Reads trailer and header of a pack of this size.
+    ///
+    /// # Errors
+    /// [`Error::NewerFormat`] and [`Error::KeysRotated`] only of a pack that is whole: in one that has rotted, its
+    /// version or epoch may be what did.
     pub(crate) fn read_pack_contents(
         &self,
         id: &PackId,
         size: u64,
     ) -> Result<(Trailer, PackContents)> {
+        match self.read_pack_header(id, size) {
+            Err(error @ (Error::NewerFormat { .. } | Error::KeysRotated { .. })) => {
+                let (hash, _) = self.hash_pack(id, size)?;
+                Err(match hash == *id.as_bytes() {
+                    true => error,
+                    false => Error::Damaged { object: layout::pack(id).to_string(), source: None },
+                })
+            }
+            read => read,
+        }
+    }
+
+    fn read_pack_header(&self, id: &PackId, size: u64) -> Result<(Trailer, PackContents)> {
         let path = layout::pack(id);
         let damaged = |error| Error::object(&path, error);
         let Some(body_end) = size.checked_sub(TRAILER_BYTES as u64) else {

@@ -289,7 +289,7 @@ impl Error {
     }
 
     /// Whether it says that bytes are gone or not what they were, so that trying again cannot help: not that
-    /// a store or this machine failed.
+    /// a store or this machine failed, nor that another program or another key can read it.
     #[must_use]
     pub fn is_damage(&self) -> bool {
         match self {
@@ -300,6 +300,11 @@ impl Error {
             Self::Store(error) => is_damage(error),
             _ => false,
         }
+    }
+
+    /// Itself if it is damage. Otherwise it says nothing of what is stored, and is what ends the work.
+    pub(crate) fn into_damage(self) -> Result<Self> {
+        if self.is_damage() { Ok(self) } else { Err(self) }
     }
 
     /// Whether it says that a blob which is needed cannot be had.

@@ -562,6 +562,8 @@ impl Repository {
         for (_, location) in places {
             match self.read_copy(kind, id, *location) {
                 Ok(plain) => return Ok(plain),
+                // What one copy lost is no answer as long as another one could not be looked at.
+                Err(error) if !error.is_damage() => failure = Some(error),
                 Err(error) => drop(failure.get_or_insert(error)),
             }
         }

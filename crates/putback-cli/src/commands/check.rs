@@ -29,7 +29,8 @@ pub(crate) struct CheckArgs {
     /// Read all data
     #[arg(long, env = "PUTBACK_READ_DATA")]
     read_data: bool,
-    /// Read a part of the data: 5% or 10G at random, or 3/10 for the third of ten parts
+    /// Read a part of the data: 5% or 10G at random, or 3/10 for the third of ten parts; also what is listed with
+    /// another size or checksum
     #[arg(long, env = "PUTBACK_READ_DATA_SUBSET", value_name = "PART", value_parser = subset)]
     read_data_subset: Option<Subset>,
     /// Take for known, on this machine, that the storage lost snapshots or was rolled back: because
@@ -81,8 +82,9 @@ pub(crate) fn run(context: &Context, args: &CheckArgs) -> anyhow::Result<Outcome
     let options = CheckOptions { read, workers: context.workers(), cancel };
     let report = progress::watch(&context.ui, Kind::Check, Entries::None, |observer| {
         repository.check(&options, observer)
-    })?;
+    });
     context.show_warnings(&repository);
+    let report = report?;
     let names_all = show(context, &report, &accepted);
     if report.damages_total > 0 {
         let whole = whole_beside(&report, read, names_all).to_owned();
@@ -101,8 +103,8 @@ fn whole_beside(report: &CheckReport, read: ReadData, names_all_files: bool) -> 
         (false, ReadData::All, true) => "snapshots and files that are not named above are whole; ",
         (false, ReadData::All, false) => "snapshots that are not named above are whole; ",
         (false, ..) => {
-            "snapshots that are not named above have all they need, as far as can be told without \
-             reading all data (--read-data); "
+            "snapshots that are not named above have all they need as far as can be told without reading all \
+             data, and `putback check --read-data` tells what each damaged pack has lost; "
         }
     }
 }

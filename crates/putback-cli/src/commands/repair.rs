@@ -42,8 +42,8 @@ enum RepairCommand {
     Index(CommonArgs),
     /// Store again what is good in damaged packs
     ///
-    /// All packs are read, unless some are named or --read-data-subset is given; missing ones, and those of
-    /// another size, are found in any case. What is good of a bad pack goes into new ones. The bad one is
+    /// All packs are read, unless some are named or --read-data-subset is given; missing ones are found,
+    /// and those with another size or checksum are read, in any case. What is good of a bad pack goes into new ones. The bad one is
     /// marked: no backup relies on it any more, the next ones store again what it lost, and prune removes it.
     #[command(after_help = "Examples:\n  \
             putback repair packs --dry-run\n  \
@@ -175,8 +175,9 @@ fn repair(
     if report.is_interrupted {
         return Ok(Outcome::Interrupted);
     }
-    let has_lost_files = options.target == RepairTarget::Packs
-        && plan.findings.iter().any(|finding| finding.hurts_total > 0);
+    let is_hurt = !plan.hurt_snapshots.is_empty()
+        || plan.findings.iter().any(|finding| finding.hurts_total > 0);
+    let has_lost_files = options.target == RepairTarget::Packs && is_hurt;
     Ok(Outcome::of_problems(plan.findings_without_remedy + u64::from(has_lost_files)))
 }
 

@@ -95,7 +95,7 @@ impl<'a> Hurts<'a> {
     /// What a snapshot lost, if anything.
     ///
     /// # Errors
-    /// [`Error::Cancelled`](crate::Error::Cancelled); those of the local tables.
+    /// [`Error::Cancelled`](crate::Error::Cancelled); those of the local tables; those that are no damage.
     pub(super) fn look_at(
         &mut self,
         stored: &StoredSnapshot,
@@ -160,7 +160,7 @@ impl<'a> Hurts<'a> {
                 let is_there = match self.repository.read_list_page(one, level) {
                     Ok(refs) => self.are_there(&refs, level - 1)?,
                     // It could be read a moment ago.
-                    Err(_) => false,
+                    Err(error) => error.into_damage().map(|_| false)?,
                 };
                 if is_there {
                     self.whole.insert(one.id);
@@ -200,7 +200,10 @@ impl Inspector for Hurts<'_> {
     fn page(&mut self, page: &BlobId, path: &[u8]) -> Result<Option<Vec<Entry>>> {
         let entries = match self.is_bad(page)? {
             true => None,
-            false => self.repository.read_page(page).ok(),
+            false => match self.repository.read_page(page) {
+                Err(error) => error.into_damage().map(|_| None)?,
+                entries => entries.ok(),
+            },
         };
         if entries.is_none() {
             self.directories += 1;

@@ -44,9 +44,10 @@ pub enum RepairTarget {
 pub struct RepairOptions {
     /// What to repair.
     pub target: RepairTarget,
-    /// How much of the data to read in search of damage. Missing packs and those of another size are found without.
+    /// How much of the data to read in search of damage. Missing packs are found without, and packs that are listed
+    /// with another size or checksum are read in any case.
     pub read: ReadData,
-    /// If there are any, data is read of these packs and no others.
+    /// If there are any, data is read of these packs and no others that seem whole.
     pub packs: Vec<PackId>,
     /// Forgets snapshots that have been written without what is lost, and those that cannot be read at all.
     pub forget: bool,
@@ -205,7 +206,7 @@ impl Repository {
     ///
     /// # Errors
     /// - [`Error::Damaged`]: packs or snapshots cannot be repaired before the index segment or mark that it names.
-    /// - [`Error::NewerFormat`], [`Error::Store`].
+    /// - [`Error::NewerFormat`], [`Error::KeysRotated`], [`Error::Store`]: as [`Repository::check`].
     pub fn plan_repair(
         &self,
         options: &RepairOptions,
@@ -256,10 +257,11 @@ impl Repository {
     ) -> Result<Survey> {
         let only: BTreeSet<PackId> = options.packs.iter().copied().collect();
         let read = if only.is_empty() { options.read } else { ReadData::No };
+        // Packs that are listed as others than they were are read in any case: what is left of them is saved.
+        let only = (read == ReadData::No).then_some(&only);
         let cancel = options.cancel.clone();
         let check = crate::CheckOptions { read, workers: options.workers, cancel };
-        let survey =
-            self.survey(&check, Some(&only).filter(|only| !only.is_empty()), false, observer)?;
+        let survey = self.survey(&check, only, false, observer)?;
         if options.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }

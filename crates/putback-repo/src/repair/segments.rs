@@ -175,9 +175,9 @@ impl Repository {
         let loses_tombstones = !plan.segments.replaced.is_empty();
         missing.retain(|id| !marked.contains(*id));
         // A segment that this machine read before it was damaged lives on in its own index.
-        let known_here = match self.load_index().is_ok() {
-            true => self.index().packs(),
-            false => Vec::new(),
+        let known_here = match self.load_index() {
+            Ok(()) => self.index().packs(),
+            Err(error) => error.into_damage().map(|_| Vec::new())?,
         };
         for (_, id) in known_here {
             let is_explained = named.tombstones.contains(&id) || marked.contains(&id);

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test says why it fails by failing")]
 
+mod check;
 mod commit;
 mod compact;
 mod damage;
