@@ -54,8 +54,9 @@ enum RepairCommand {
     ///
     /// A file of which anything is lost is left out, and is listed in the new snapshot, which has the tag
     /// 'repaired'; all others stay as they are. The original stays too, broken as it is, and check
-    /// and prune go on to stop at it; with --forget it is forgotten, and so is a snapshot that cannot
-    /// be read at all. Back up before: what is stored again need not be left out.
+    /// and prune go on to stop at it; with --forget it is forgotten, and so is a snapshot that is damaged
+    /// itself. One that needs a newer version of putback stays. Back up before: what is stored again need
+    /// not be left out. What was copied from another repository comes back whole with the next replicate.
     #[command(after_help = "Examples:\n  \
             putback repair snapshots --dry-run\n  \
             putback repair snapshots\n  \
@@ -239,9 +240,8 @@ fn show_findings(context: &Context, plan: &RepairPlan) {
 
 /// What is said of snapshots that lost something and are not to be forgotten.
 fn snapshots_that_stay(plan: &RepairPlan, options: &RepairOptions) -> Option<String> {
-    let of_snapshots = |finding: &&Finding| {
-        finding.object.starts_with("snapshots/") && finding.hint.is_none()
-    };
+    let of_snapshots =
+        |finding: &&Finding| finding.object.starts_with("snapshots/") && finding.hint.is_none();
     let count = plan.findings.iter().filter(of_snapshots).count() as u64;
     let stay = options.target == RepairTarget::Snapshots && !options.forget && count > 0;
     stay.then(|| {

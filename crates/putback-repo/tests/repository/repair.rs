@@ -574,8 +574,7 @@ fn a_repaired_snapshot_is_no_copy_any_more() {
         snapshot: SnapshotId::from_bytes([2; 32]),
     };
     let backup = repository.begin_backup(None, 1).unwrap();
-    let root =
-        put_tree(&backup, &files([("a", &noise(1, 50_000)[..]), ("b", &[1; 50])])).unwrap();
+    let root = put_tree(&backup, &files([("a", &noise(1, 50_000)[..]), ("b", &[1; 50])])).unwrap();
     let mut draft = draft(root);
     draft.unknown.push((64, vec![0]));
     original.put_into(&mut draft.unknown);
