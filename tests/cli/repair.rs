@@ -2,8 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::harness::{TestEnvironment, assert_same_tree, schema};
+use putback_format::envelope::{self, ObjectKind};
+use putback_format::id::SnapshotId;
+use putback_repo::{Machine, Password, Repository};
+use putback_store::local::LocalStore;
+
+use crate::harness::{PASSWORD, TestEnvironment, assert_same_tree, schema};
 
 /// Bytes that do not compress, the same for the same seed.
 fn noise(seed: u8, length: usize) -> Vec<u8> {
@@ -211,6 +217,45 @@ fn a_snapshot_that_cannot_be_read_is_forgotten_for_good() {
     std::fs::remove_file(new[1]).unwrap();
     environment.run(["repair", "snapshots", "--forget", "--yes"]).success();
     environment.run(["check"]).code(1).complains("are gone, and no forget record explains it");
+}
+
+#[test]
+fn a_snapshot_of_a_newer_program_is_left_alone_and_told_as_such() {
+    let environment = TestEnvironment::with_snapshot();
+    let folder = environment.path("repository");
+    let repository = Repository::open(
+        Arc::new(LocalStore::new(folder.clone())),
+        &Password::new(PASSWORD.as_bytes().to_vec()),
+        &Machine::default(),
+    )
+    .unwrap();
+    let id = name(objects(&environment, "snapshots").first().unwrap()).parse().unwrap();
+    let mut payload = repository.read_snapshot(&id).unwrap().encode();
+    payload[2] += 1;
+    let (_, keys) = putback_format::slot::import(&repository.export_key()).unwrap();
+    let master = keys.master("a snapshot", 1).unwrap();
+    let kind = ObjectKind::Snapshot;
+    let object = envelope::seal(kind, repository.id(), 1, master, [7; 32], &payload).unwrap();
+    let newer = folder.join(format!("snapshots/{}", SnapshotId::of_stored(&object)));
+    std::fs::write(&newer, object).unwrap();
+    for flags in [&["--yes"][..], &["--yes", "--forget"]] {
+        let run = environment
+            .run(["repair", "snapshots"].iter().chain(flags))
+            .code(3)
+            .complains(name(&newer))
+            .complains("needs a newer version")
+            .complains("update putback");
+        assert!(!run.stderr().contains("damaged:"), "{}", run.stderr());
+        assert!(!run.stderr().contains("forget"), "{}", run.stderr());
+        assert!(!run.stdout().contains("forg"), "{}", run.stdout());
+    }
+    let run = environment.run(["repair", "snapshots", "--yes", "--forget", "--json"]).code(3);
+    let finding = run.error_messages().into_iter().find(|it| it["message_type"] == "finding");
+    let finding = finding.unwrap();
+    schema::check("repair snapshots", "finding", &finding);
+    assert!(finding["hint"].is_string() && finding["remedy"].is_null(), "{finding}");
+    assert!(newer.exists());
+    assert!(objects(&environment, "marks").is_empty());
 }
 
 #[test]

@@ -145,6 +145,28 @@ fn paths_that_were_removed_from_a_copy_are_not_missing_in_the_next_one() {
 }
 
 #[test]
+fn what_a_repair_left_out_of_a_copy_comes_back_with_the_next_run() {
+    let environment = two(false);
+    let mut content = vec![0; 700_000];
+    blake3::Hasher::new_keyed(&[5; 32]).finalize_xof().fill(&mut content);
+    environment.write("lost.bin", content);
+    environment.backup();
+    replicate(&environment, &[]).success().shows("2 snapshots copied");
+    let packs = std::fs::read_dir(environment.path("second/packs")).unwrap();
+    let packs = packs.map(|entry| entry.unwrap().path());
+    let largest = packs.max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    std::fs::remove_file(largest).unwrap();
+    on_second(&environment, &["repair", "packs", "--yes"]).code(3);
+    on_second(&environment, &["repair", "snapshots", "--forget", "--yes"])
+        .success()
+        .complains("lost.bin");
+    replicate(&environment, &[]).success().shows(" copied, ");
+    assert_same_tree(&environment.source(), &restored(&environment, "all"));
+    replicate(&environment, &[]).success().shows("0 snapshots copied, 2 there already");
+    on_second(&environment, &["check", "--read-data"]).success();
+}
+
+#[test]
 fn filters_and_ids_say_what_is_copied() {
     let environment = two(false);
     let source = environment.source();

@@ -184,6 +184,11 @@ impl Original {
         );
         put_field(fields, key::ORIGINAL, value);
     }
+
+    /// Takes it out of the fields from 64 on of a snapshot that is not to count as a copy.
+    pub fn take_out_of(fields: &mut Vec<(u32, Vec<u8>)>) {
+        fields.retain(|(key, _)| *key != key::ORIGINAL);
+    }
 }
 
 /// Which run made what a snapshot holds: its own, or that of the snapshot that it stands for. Among snapshots of one
@@ -202,7 +207,7 @@ impl Made {
     const LENGTH: usize = WriterId::LENGTH + size_of::<u64>() + size_of::<u32>();
 
     /// Puts this among the fields from 64 on of a snapshot, in place of another one.
-    fn put_into(self, fields: &mut Vec<(u32, Vec<u8>)>) {
+    pub fn put_into(self, fields: &mut Vec<(u32, Vec<u8>)>) {
         let (sequence, rewrites) = (self.sequence.to_le_bytes(), self.rewrites.to_le_bytes());
         let mut value = Vec::new();
         put_bytes(&mut value, &[&self.writer.as_bytes()[..], &sequence, &rewrites].concat());
@@ -650,6 +655,9 @@ mod tests {
         original.put_into(&mut snapshot.unknown);
         let decoded = Snapshot::decode(&snapshot.encode()).unwrap();
         assert_eq!(decoded.original(), Some(original));
+        let others = decoded.unknown.len() - 1;
+        Original::take_out_of(&mut snapshot.unknown);
+        assert_eq!((snapshot.original(), snapshot.unknown.len()), (None, others));
         assert_eq!(decoded.unknown.len(), 3);
     }
 

@@ -140,6 +140,8 @@ pub struct CheckReport {
     /// Every snapshot that lost something, the newest first, then those that cannot be read: the others are whole, as
     /// far as data was read and unless the check was stopped.
     pub hurt_snapshots: Vec<HurtSnapshot>,
+    /// Snapshots that need a newer program: nothing of them was checked.
+    pub newer_snapshots: Vec<SnapshotId>,
     /// What speaks for a storage that lost something, or shows an older state than it did. It may be known why;
     /// then [`Repository::accept_rollback`] ends it.
     pub rollback: Vec<String>,
@@ -603,6 +605,12 @@ impl Checker<'_> {
                     let what = describe_object(&error.into_damage()?);
                     let message = format!("{}: {what}; it is forgotten", info.path);
                     self.report().warnings.push(message);
+                }
+                Err(error @ Error::NewerFormat { .. }) => {
+                    let message = format!("{}: {error}; nothing of it was checked", info.path);
+                    let mut report = self.report();
+                    report.warnings.push(message);
+                    report.newer_snapshots.push(id);
                 }
                 Err(error) => {
                     self.damage_by(&info.path, error)?;

@@ -54,8 +54,9 @@ enum RepairCommand {
     ///
     /// A file of which anything is lost is left out, and is listed in the new snapshot, which has the tag
     /// 'repaired'; all others stay as they are. The original stays too, broken as it is, and check
-    /// and prune go on to stop at it; with --forget it is forgotten, and so is a snapshot that cannot
-    /// be read at all. Back up before: what is stored again need not be left out.
+    /// and prune go on to stop at it; with --forget it is forgotten, and so is a snapshot that is damaged
+    /// itself. One that needs a newer version of putback stays. Back up before: what is stored again need
+    /// not be left out. What was copied from another repository comes back whole with the next replicate.
     #[command(after_help = "Examples:\n  \
             putback repair snapshots --dry-run\n  \
             putback repair snapshots\n  \
@@ -198,7 +199,7 @@ fn confirm(context: &Context) -> anyhow::Result<()> {
 fn show_findings(context: &Context, plan: &RepairPlan) {
     let ui = &context.ui;
     for finding in &plan.findings {
-        let Finding { object, message, remedy, hurts, .. } = finding;
+        let Finding { object, message, remedy, hint, hurts, .. } = finding;
         if ui.is_json() {
             let hurts = hurts.iter().map(|(snapshot, path)| {
                 let (item, item_base64) = json::name(path);
@@ -209,10 +210,16 @@ fn show_findings(context: &Context, plan: &RepairPlan) {
                 object: text::printable(object),
                 message: text::printable(message),
                 remedy: remedy.as_deref().map(text::printable),
+                hint: hint.as_deref().map(text::printable),
                 hurts: hurts.collect(),
                 hurts_total: finding.hurts_total,
                 hurts_at_least: finding.hurts_at_least,
             });
+            continue;
+        }
+        if hint.is_some() {
+            let message = text::printable(&format!("{object}: {message}"));
+            ui.error(&message, &[], hint.as_deref());
             continue;
         }
         let (lines, more) = hurt_lines(ui, hurts, finding.hurts_total, finding.hurts_at_least);
@@ -234,7 +241,8 @@ fn show_findings(context: &Context, plan: &RepairPlan) {
 
 /// What is said of snapshots that lost something and are not to be forgotten.
 fn snapshots_that_stay(plan: &RepairPlan, options: &RepairOptions) -> Option<String> {
-    let of_snapshots = |finding: &&Finding| finding.object.starts_with("snapshots/");
+    let of_snapshots =
+        |finding: &&Finding| finding.object.starts_with("snapshots/") && finding.hint.is_none();
     let count = plan.findings.iter().filter(of_snapshots).count() as u64;
     let stay = options.target == RepairTarget::Snapshots && !options.forget && count > 0;
     stay.then(|| {

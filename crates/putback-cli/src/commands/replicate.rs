@@ -20,7 +20,8 @@ use crate::ui::{json, text};
 /// Without SNAPSHOT: all that the filters choose and that the other repository does not have yet, oldest
 /// first. The other repository has a password, keys and chunks of its own: everything is read, verified
 /// and stored anew, unless it was made with `putback init --like`, which lets chunks be copied as they are
-/// and those that are there be left alone. Snapshots that were forgotten there are copied again.
+/// and those that are there be left alone. Snapshots that were forgotten there are copied again, and so
+/// are those that were repaired there: what is lost comes back.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
         putback replicate --to /mnt/second/backup\n  \

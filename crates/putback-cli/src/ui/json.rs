@@ -505,6 +505,8 @@ pub(crate) struct RepairFinding {
     pub(crate) message: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) remedy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
     pub(crate) hurts: Vec<Hurt>,
     pub(crate) hurts_total: u64,
     pub(crate) hurts_at_least: bool,

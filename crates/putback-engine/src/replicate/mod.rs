@@ -11,7 +11,8 @@
 //!
 //! A copy remembers what it is a copy of (`docs/format.md`, "Snapshots", key 65). The newest copy of the same host or
 //! paths whose original is still there serves as parent: where the originals hold the same pages or the same chunks,
-//! the copies do, and nothing is read.
+//! the copies do, and nothing is read. A copy that a repair of the target has written without what was lost is none any
+//! more, and neither is the broken one that it stands for: the snapshot is copied again, and what is lost comes back.
 //!
 //! Memory: what `copy.rs` says, and 32 bytes for each tree page of the parents.
 
@@ -20,9 +21,10 @@ mod copy;
 
 use std::collections::{BTreeMap, HashMap};
 
-use putback_format::id::SnapshotId;
-use putback_format::snapshot::{Original, Snapshot};
+use putback_format::id::{SnapshotId, WriterId};
+use putback_format::snapshot::{Made, Original, Snapshot};
 use putback_repo::forget::Retained;
+use putback_repo::repair::REPAIRED;
 use putback_repo::{
     Amount, Backup, Cancel, Event, Observer, Phase, Repository, SnapshotDraft, SnapshotFilter,
     StoredSnapshot, Written,
@@ -42,6 +44,47 @@ pub struct Plan {
     /// Chunks can be copied as they are.
     pub is_like: bool,
     copies: Vec<(StoredSnapshot, StoredSnapshot)>,
+    repaired: Repaired,
+}
+
+/// Snapshots of the target that a repair has written without what was lost: who made the first of those that each
+/// stands for, as which number, and how often it was written again.
+#[derive(Clone, Debug, Default)]
+struct Repaired(HashMap<(WriterId, u64), u32>);
+
+impl Repaired {
+    fn of(snapshots: &[StoredSnapshot]) -> Self {
+        let mut repaired = Self::default();
+        for StoredSnapshot { snapshot, .. } in snapshots {
+            // A copy of a repaired snapshot is as whole as that one is.
+            let is_repaired = snapshot.tags.iter().any(|tag| tag == REPAIRED);
+            if is_repaired && snapshot.original().is_none() {
+                let Made { writer, sequence, rewrites } = snapshot.made();
+                let most = repaired.0.entry((writer, sequence)).or_default();
+                *most = rewrites.max(*most);
+            }
+        }
+        repaired
+    }
+
+    fn rewrites(&self, made: Made) -> Option<u32> {
+        self.0.get(&(made.writer, made.sequence)).copied()
+    }
+
+    /// Whether one of them stands for this snapshot of the target, which has lost something then.
+    fn stand_for(&self, snapshot: &Snapshot) -> bool {
+        let made = snapshot.made();
+        self.rewrites(made).is_some_and(|rewrites| rewrites > made.rewrites)
+    }
+
+    /// Puts a whole copy behind them in the order of snapshots, so that it is the one that is found and kept.
+    fn put_before(&self, original: &Snapshot, draft: &mut SnapshotDraft) {
+        let made = original.made();
+        if let Some(rewrites) = self.rewrites(made).filter(|rewrites| *rewrites > made.rewrites) {
+            let rewrites = rewrites.saturating_add(1);
+            Made { rewrites, ..made }.put_into(&mut draft.unknown);
+        }
+    }
 }
 
 /// How to copy.
@@ -94,13 +137,18 @@ pub fn plan(
     }
     let all = SnapshotFilter { include_checkpoints: true, ..SnapshotFilter::default() };
     let mut known: HashMap<Original, StoredSnapshot> = HashMap::new();
-    for stored in target.snapshots(&all)? {
+    let present = target.snapshots(&all)?;
+    let repaired = Repaired::of(&present);
+    for stored in present {
+        if repaired.stand_for(&stored.snapshot) {
+            continue;
+        }
         known.insert(Original { repository: target.id(), snapshot: stored.id }, stored.clone());
         if let Some(original) = stored.snapshot.original() {
             known.insert(original, stored);
         }
     }
-    let mut plan = Plan { is_like: target.is_like(source), ..Plan::default() };
+    let mut plan = Plan { is_like: target.is_like(source), repaired, ..Plan::default() };
     for stored in source.snapshots(&all)? {
         if let Some(copy) = known.get(&origin(source, &stored)) {
             plan.copies.push((stored, copy.clone()));
@@ -193,6 +241,7 @@ pub fn execute(
         retained: Retained::default(),
         copies: plan.copies.iter().map(|(own, copy)| Copy::new(own, copy, false)).collect(),
         ids: plan.copies.iter().map(|(own, copy)| (own.id, copy.id)).collect(),
+        repaired: &plan.repaired,
         source,
         cancel: &options.cancel,
         observer,
@@ -248,6 +297,7 @@ struct Run<'a> {
     copies: Vec<Copy>,
     /// Ids in the source and in the target.
     ids: BTreeMap<SnapshotId, SnapshotId>,
+    repaired: &'a Repaired,
     source: &'a Repository,
     cancel: &'a Cancel,
     observer: &'a dyn Observer,
@@ -273,6 +323,7 @@ impl Run<'_> {
         let mut draft = SnapshotDraft { root, ..SnapshotDraft::from(&stored.snapshot) };
         draft.parent = draft.parent.and_then(|parent| self.ids.get(&parent).copied());
         origin(self.source, stored).put_into(&mut draft.unknown);
+        self.repaired.put_before(&stored.snapshot, &mut draft);
         let copy = self.backup.commit_again(draft)?;
         self.ids.insert(stored.id, copy.id);
         self.copies.push(Copy::new(stored, &copy, true));

@@ -13,8 +13,8 @@ use putback_format::id::{PackId, SnapshotId};
 use putback_format::tree::EntryKind;
 use putback_repo::prune::PruneOptions;
 use putback_repo::{
-    Cancel, FrameReader, InitOptions, KdfCost, Password, Repository, SlotOwner, SnapshotFilter,
-    StoredSnapshot,
+    Cancel, FrameReader, InitOptions, KdfCost, Password, RepairOptions, RepairReport, RepairTarget,
+    Repository, SlotOwner, SnapshotFilter, StoredSnapshot,
 };
 use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
@@ -181,6 +181,65 @@ fn what_a_copy_has_lost_is_stored_again_with_the_next_one() {
     assert_eq!(report.copied.len(), 1);
     let (own, new) = report.copied[0];
     assert_same_tree(restored(&first, own).path(), restored(&second, new).path());
+}
+
+fn repair(machine: &Machine, target: RepairTarget, forget: bool) -> RepairReport {
+    let repository = machine.open();
+    let options = RepairOptions { forget, ..RepairOptions::new(target) };
+    let plan = repository.plan_repair(&options, &()).unwrap();
+    repository.repair(&plan, &options, &()).unwrap()
+}
+
+/// A file and a folder are copied, the pack with the file is lost, and the copy is repaired.
+fn check_copied_again_after_a_repair(like: bool, forget: bool) {
+    let first = Machine::new();
+    first.write("folder/file", noise(1, 300_000));
+    first.write("inline", b"a few bytes");
+    first.back_up();
+    let second = second(&first, like);
+    let copied = copy(&first, &second).copied;
+    let packs = || second.store.list("packs").unwrap();
+    let largest = packs().into_iter().max_by_key(|info| info.size).unwrap();
+    second.store.delete(&[largest]).unwrap();
+    repair(&second, RepairTarget::Packs, false);
+    let report = repair(&second, RepairTarget::Snapshots, forget);
+    let [(broken, repaired)] = report.snapshots_written[..] else { panic!("{report:?}") };
+    assert_eq!(broken, copied[0].1);
+
+    let again = copy(&first, &second).copied;
+    assert_eq!((again.len(), again[0].0), (1, copied[0].0), "like {like}, forget {forget}");
+    // The pack that is gone stays marked until a prune.
+    let assert_whole = |(own, copy)| {
+        assert_same_tree(restored(&first, own).path(), restored(&second, copy).path());
+    };
+    assert_whole(again[0]);
+    let shown: Vec<SnapshotId> = snapshots(&second.open()).iter().map(|one| one.id).collect();
+    let mut expected = vec![repaired, again[0].1];
+    if !forget {
+        // What it had lost is there again.
+        expected.insert(0, broken);
+        assert_whole(copied[0]);
+    }
+    assert_eq!(shown, expected, "the whole one is the latest");
+    assert_eq!(copy(&first, &second).copied, [], "once is enough");
+    // The way back brings what the repair wrote, as a snapshot of its own, and once.
+    let back = copy(&second, &first).copied;
+    assert_eq!(back.iter().map(|(own, _)| *own).collect::<Vec<_>>(), [repaired]);
+    assert_eq!(copy(&second, &first).copied, []);
+    assert_eq!(copy(&first, &second).copied, []);
+    assert_eq!(snapshots(&first.open()).len(), 2);
+}
+
+#[test]
+fn a_copy_that_was_repaired_is_made_again_and_has_what_was_lost() {
+    check_copied_again_after_a_repair(false, true);
+    check_copied_again_after_a_repair(true, true);
+}
+
+#[test]
+fn a_broken_copy_beside_its_repaired_one_is_made_again_too() {
+    check_copied_again_after_a_repair(false, false);
+    check_copied_again_after_a_repair(true, false);
 }
 
 #[test]

@@ -7,12 +7,13 @@
 //! one goes. What repairs cannot give back the next backup reads from its source.
 //!
 //! `small.rs` has configurations, slots and marks, `segments.rs` the index, `packs.rs` packs, `snapshots.rs`
-//! snapshots. Safe to stop anywhere; a second run finds what the first one left.
+//! snapshots, `unreadable.rs` those of them that cannot be read. Safe to stop anywhere; a second run finds what the first one left.
 
 mod packs;
 mod segments;
 mod small;
 mod snapshots;
+mod unreadable;
 
 pub use snapshots::REPAIRED;
 
@@ -82,6 +83,8 @@ pub struct Finding {
     pub message: String,
     /// What will be done; none if this repair can do nothing.
     pub remedy: Option<String>,
+    /// What a person can do about an object that no repair touches, since it may well be whole.
+    pub hint: Option<String>,
     /// Paths that it hurts, each with one of its snapshots; the first 100.
     pub hurts: Vec<(SnapshotId, Vec<u8>)>,
     /// How many paths it hurts.
@@ -189,8 +192,24 @@ impl RepairPlan {
             }
             hurts.clear();
         }
-        let finding = Finding { object, message, remedy, hurts, hurts_total, hurts_at_least };
+        let hint = None;
+        let finding = Finding { object, message, remedy, hint, hurts, hurts_total, hurts_at_least };
         self.findings.push(finding);
+    }
+
+    /// Notes a snapshot that stays as it is, since it may well be whole, and what a person can do.
+    fn leave(&mut self, object: impl ToString, message: &str, hint: &str) {
+        self.findings_total += 1;
+        self.findings_without_remedy += 1;
+        self.findings.push(Finding {
+            object: object.to_string(),
+            message: message.to_owned(),
+            remedy: None,
+            hint: Some(hint.to_owned()),
+            hurts: Vec::new(),
+            hurts_total: 0,
+            hurts_at_least: false,
+        });
     }
 
     fn interrupted(mut self) -> Self {
@@ -206,7 +225,8 @@ impl Repository {
     ///
     /// # Errors
     /// - [`Error::Damaged`]: packs or snapshots cannot be repaired before the index segment or mark that it names.
-    /// - [`Error::NewerFormat`], [`Error::KeysRotated`], [`Error::Store`]: as [`Repository::check`].
+    /// - [`Error::KeysRotated`]: an object that may be whole is sealed under a key that this run does not have.
+    /// - [`Error::NewerFormat`], [`Error::Store`].
     pub fn plan_repair(
         &self,
         options: &RepairOptions,

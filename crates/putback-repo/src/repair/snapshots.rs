@@ -7,21 +7,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::IntoIter;
 
-use putback_format::id::{BlobId, PackId, SnapshotId, WriterId};
+use putback_format::id::{BlobId, PackId, SnapshotId};
 use putback_format::key::BlobKind;
-use putback_format::mark::{ForgottenSnapshot, MarkKind};
+use putback_format::mark::ForgottenSnapshot;
 use putback_format::page::PageBuilder;
-use putback_format::snapshot::{Incident, IncidentKind, Snapshot};
+use putback_format::snapshot::{Incident, IncidentKind, Original, Snapshot};
 use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
 
 use super::{Reading, RepairOptions, RepairPlan, RepairReport, read_twice};
-use crate::check::{Damage, Survey};
+use crate::check::Survey;
 use crate::error::{Error, Result};
 use crate::forget::Retained;
 use crate::id_set::IdSet;
 use crate::lost::{Inspector, look_for_lost, shown};
 use crate::observe::{Amount, Cancel, Event, Observer, Phase};
-use crate::snapshots::Missing;
 use crate::{Repository, SnapshotDraft, SnapshotFilter, StoredSnapshot, layout};
 
 /// The tag of snapshots that were written without what is lost.
@@ -41,7 +40,7 @@ pub(super) struct Steps {
     /// Originals that are to be forgotten and already have a successor.
     replaced: Vec<StoredSnapshot>,
     /// Snapshots that cannot be read and are to be forgotten, with the numbers that they are taken to have had.
-    unreadable: Vec<ForgottenSnapshot>,
+    pub(super) unreadable: Vec<ForgottenSnapshot>,
 }
 
 impl Steps {
@@ -234,36 +233,17 @@ impl Repository {
         plan: &mut RepairPlan,
     ) -> Result<()> {
         let Survey { report, broken, repository } = self.survey_for_repair(options, observer)?;
-        let unreadable: Vec<(SnapshotId, &Damage)> = report
-            .damages
+        // From here, since the list of damages ends somewhere.
+        let suspects: Vec<SnapshotId> = report
+            .hurt_snapshots
             .iter()
-            .filter_map(|damage| {
-                let name = damage.object.strip_prefix("snapshots/")?;
-                Some((name.parse().ok()?, damage))
-            })
+            .filter(|hurt| hurt.is_unreadable)
+            .map(|hurt| hurt.id)
+            .chain(report.newer_snapshots)
             .collect();
         // Before the listing, as for every look at what is missing.
         let seen = self.state().seen()?;
-        let mut records = match options.forget && !unreadable.is_empty() {
-            true => numbered(unreadable.iter().map(|(id, _)| *id), &repository.missing(&seen)?),
-            false => Vec::new(),
-        }
-        .into_iter();
-        for (_, damage) in &unreadable {
-            let message = format!("{}; what it held cannot be found", damage.message);
-            let remedy = records.next().map(|record| {
-                plan.snapshots.unreadable.push(record);
-                match record.sequence {
-                    0 => "forget it, so that prune can go on".to_owned(),
-                    number => format!(
-                        "forget it, so that prune can go on; it is taken for snapshot number {number} of writer {}, \
-                         which is gone",
-                        record.writer.short()
-                    ),
-                }
-            });
-            plan.find(&damage.object, message, remedy, Vec::new());
-        }
+        repository.plan_unreadable(&suspects, &seen, options, plan)?;
         let filter = SnapshotFilter { include_checkpoints: true, ..SnapshotFilter::default() };
         let all = repository.snapshots(&filter)?;
         let total = Amount { items: all.len() as u64, bytes: 0 };
@@ -380,11 +360,7 @@ impl Repository {
             report.snapshots_forgotten += replaced.len() as u64;
         }
         result?;
-        if !steps.unreadable.is_empty() {
-            self.write_mark(MarkKind::Forget(steps.unreadable.clone()))?;
-            report.snapshots_forgotten += steps.unreadable.len() as u64;
-        }
-        Ok(())
+        self.forget_unreadable(&steps.unreadable, report)
     }
 
     fn write_without(
@@ -430,31 +406,6 @@ impl Repository {
     }
 }
 
-/// Records that forget snapshots which cannot be read. Such a snapshot does not say which number it had. But if no
-/// more numbers are missing than snapshots are unreadable, these account for all of them, and the records explain the
-/// gaps. Otherwise the storage lost something else too, and nobody knows which gap is whose: all stay.
-fn numbered(
-    unreadable: impl ExactSizeIterator<Item = SnapshotId>,
-    missing: &[Missing],
-) -> Vec<ForgottenSnapshot> {
-    let count = missing
-        .iter()
-        .map(|missing| (missing.last - missing.first).saturating_add(1))
-        .fold(0, u64::saturating_add);
-    let is_accounted_for = count <= unreadable.len() as u64;
-    let mut numbers = missing
-        .iter()
-        .filter(|_| is_accounted_for)
-        .flat_map(|missing| (missing.first..=missing.last).map(|number| (missing.writer, number)));
-    unreadable
-        .map(|snapshot| {
-            let unknown = || (WriterId::from_bytes([0; WriterId::LENGTH]), 0);
-            let (writer, sequence) = numbers.next().unwrap_or_else(unknown);
-            ForgottenSnapshot { snapshot, writer, sequence }
-        })
-        .collect()
-}
-
 /// Whether a snapshot is what a repair would make of another.
 fn is_repair_of(other: &Snapshot, original: &StoredSnapshot, root: &Entry) -> bool {
     let Snapshot { time, host, paths, complete, .. } = &original.snapshot;
@@ -464,10 +415,13 @@ fn is_repair_of(other: &Snapshot, original: &StoredSnapshot, root: &Entry) -> bo
         && other.tags.iter().any(|tag| tag == REPAIRED)
 }
 
-/// What a snapshot without something says: the same as before, what is lost, and that it was repaired.
+/// What a snapshot without something says: the same as before, what is lost, and that it was repaired; not what it was
+/// a copy of.
 fn draft_without(snapshot: &Snapshot, lost: &Lost, root: Entry) -> SnapshotDraft {
     let mut draft = SnapshotDraft { root, ..SnapshotDraft::from(snapshot) };
     draft.tags.push(REPAIRED.to_owned());
+    // No copy any more of what it was a copy of: a replication may bring what is lost.
+    Original::take_out_of(&mut draft.unknown);
     let mut incidents = lost.incidents();
     draft.statistics.incidents += incidents.len() as u64;
     // Those of the repair first: a snapshot lists no more than its format allows.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use putback_format::envelope::{self, ObjectKind};
-use putback_format::id::{BlobId, PackId, SnapshotId};
+use putback_format::id::{BlobId, PackId, RepositoryId, SnapshotId};
 use putback_format::key::BlobKind;
 use putback_format::mark::MarkKind;
-use putback_format::segment::Segment;
-use putback_format::snapshot::IncidentKind;
+use putback_format::segment::{Segment, SegmentPack};
+use putback_format::snapshot::{IncidentKind, Original};
 use putback_repo::repair::REPAIRED;
 use putback_repo::{
     Error, Machine, ReadData, RepairOptions, RepairPlan, RepairReport, RepairTarget, Repository,
@@ -18,7 +18,7 @@ use putback_repo::{
 use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
-use putback_store::{Capabilities, ObjectPath, Store};
+use putback_store::{Capabilities, ErrorKind, ObjectPath, Status, Store};
 
 use crate::support::*;
 
@@ -461,4 +461,164 @@ fn what_an_interrupted_init_left_is_not_damage_and_is_not_brought_to_life() {
         assert_eq!(opened.id(), made.id());
     }
     assert_holds(&store, &key, &stored, &files);
+}
+
+fn snapshot_path(id: &SnapshotId) -> ObjectPath {
+    ObjectPath::new(&format!("snapshots/{id}")).unwrap()
+}
+
+#[test]
+fn a_snapshot_that_a_newer_program_wrote_stays_and_is_named() {
+    let Two { repository, store, key, second, files, .. } = two();
+    let mut payload = second.snapshot.encode();
+    // The version: the first key of the map is 0.
+    assert_eq!(payload[1..3], [0, 1]);
+    payload[2] = 2;
+    let newer = write_snapshot(&repository, &store, 1, &payload);
+    let broken = back_up(&repository, &files).unwrap();
+    assert!(store.damage(&snapshot_path(&broken.id), |bytes| bytes[60] ^= 1));
+    for forget in [false, true] {
+        let options = RepairOptions { forget, ..RepairOptions::new(RepairTarget::Snapshots) };
+        let plan = repository.plan_repair(&options, &()).unwrap();
+        assert_eq!(plan.findings.len(), 2, "{:?}", plan.findings);
+        let finding = plan.findings.iter().find(|it| it.object == newer.to_string()).unwrap();
+        assert_eq!(finding.remedy, None);
+        assert!(finding.message.contains("newer version"), "{finding:?}");
+        assert!(finding.hint.as_ref().unwrap().contains("update"), "{finding:?}");
+        let other = plan.findings.iter().find(|it| it.object != newer.to_string()).unwrap();
+        assert_eq!((other.remedy.is_some(), &other.hint), (forget, &None), "{other:?}");
+        let report = repository.repair(&plan, &options, &()).unwrap();
+        assert_eq!(report.snapshots_forgotten, u64::from(forget));
+    }
+    assert!(store.paths().contains(&newer));
+    let findings = plan(&open(store, &key), RepairTarget::Snapshots).findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert_eq!(findings[0].object, newer.to_string());
+}
+
+#[test]
+fn a_snapshot_under_a_key_that_this_run_lacks_ends_the_repair() {
+    let Two { repository, store, second, .. } = two();
+    let path = write_snapshot(&repository, &store, 2, &second.snapshot.encode());
+    let marks = store.list("marks").unwrap();
+    for forget in [false, true] {
+        let options = RepairOptions { forget, ..RepairOptions::new(RepairTarget::Snapshots) };
+        match repository.plan_repair(&options, &()) {
+            Err(Error::KeysRotated { object, .. }) => assert_eq!(object, path.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(store.list("marks").unwrap(), marks);
+}
+
+#[test]
+fn a_single_wrong_answer_or_a_storage_that_is_away_for_a_while_forgets_no_snapshot() {
+    let Two { repository, store, key, second, .. } = two();
+    drop(repository);
+    let run = |store: Arc<dyn Store>| -> Result<RepairReport, Error> {
+        let opened = Repository::open_with_exported_key(store, &key, &Default::default())?;
+        let options = options(RepairTarget::Snapshots);
+        let plan = opened.plan_repair(&options, &())?;
+        opened.repair(&plan, &options, &())
+    };
+    let flipping = FaultyStore::new(Arc::new(store.fork()), 1);
+    flipping.flip_reads(&snapshot_path(&second.id), 1);
+    assert_eq!(run(Arc::new(flipping)).unwrap(), RepairReport::default());
+    let remote = Capabilities { is_remote: true, connections: 2, is_consistent: false };
+    let mut ended = 0;
+    for (status, is_remote) in
+        [(Status::Exhausted, false), (Status::Exhausted, true), (Status::Permanent, true)]
+    {
+        for number in 1.. {
+            let fork = store.fork();
+            let fork = if is_remote { fork.with_capabilities(remote) } else { fork };
+            let faulty = FaultyStore::new(Arc::new(fork.clone()), 1);
+            for number in number..number + 5 {
+                let fault = Fault::before(Calls::Only(Call::ReadAll), number);
+                faulty.plant(fault.with_error(ErrorKind::Other, status));
+            }
+            let result = run(Arc::new(faulty.clone()));
+            let what = format!("request {number}, {status:?}: {result:?}");
+            ended += u64::from(result.is_err());
+            if let Ok(report) = result {
+                assert_eq!(report.snapshots_forgotten, 0, "{what}");
+            }
+            let opened = open(fork, &key);
+            assert_eq!(opened.forgotten().unwrap(), [], "{what}");
+            assert_eq!(opened.snapshots(&SnapshotFilter::default()).unwrap().len(), 2, "{what}");
+            if faulty.failure_count() == 0 {
+                break;
+            }
+        }
+    }
+    assert!(ended > 10, "{ended}");
+}
+
+#[test]
+fn a_snapshot_that_can_be_read_again_is_not_forgotten_by_an_older_plan() {
+    let Two { repository, store, key, second, files, .. } = two();
+    let third = back_up(&repository, &files).unwrap();
+    for id in [second.id, third.id] {
+        assert!(store.damage(&snapshot_path(&id), |bytes| bytes[60] ^= 1));
+    }
+    let repository = open(store.clone(), &key);
+    let plan = plan(&repository, RepairTarget::Snapshots);
+    assert_eq!(plan.findings.len(), 2);
+    assert!(store.damage(&snapshot_path(&third.id), |bytes| bytes[60] ^= 1));
+    let report = repository.repair(&plan, &options(RepairTarget::Snapshots), &()).unwrap();
+    assert_eq!(report.snapshots_forgotten, 1);
+    assert_holds(&store, &key, &third, &files);
+    let shown = open(store, &key).snapshots(&SnapshotFilter::default()).unwrap();
+    assert_eq!(shown.len(), 2);
+}
+
+#[test]
+fn a_snapshot_that_cannot_be_read_is_forgotten_where_the_list_of_damages_is_cut() {
+    let Two { repository, store, key, second, .. } = two();
+    // More packs than damages are listed are gone, and nobody needs them.
+    let template = store.list("index").unwrap().iter().find_map(|info| {
+        let bytes = store.read_all(&info.path, u64::MAX).unwrap();
+        let payload = envelope::unseal(ObjectKind::Segment, repository.id(), &keys(&key), &bytes);
+        Segment::decode(&payload.unwrap()).unwrap().packs.pop()
+    });
+    let template = template.unwrap();
+    let mut packs: Vec<SegmentPack> = (0..1100_u64)
+        .map(|number| {
+            let id = PackId::of_stored(&number.to_le_bytes());
+            SegmentPack { id, ..template.clone() }
+        })
+        .collect();
+    packs.sort_by_key(|pack| pack.id);
+    write_segment(&repository, &store, &Segment { packs, ..Segment::default() });
+    assert!(store.damage(&snapshot_path(&second.id), |bytes| bytes[60] ^= 1));
+    let repository = open(store.clone(), &key);
+    let keep = RepairOptions::new(RepairTarget::Snapshots);
+    let planned = repository.plan_repair(&keep, &()).unwrap();
+    assert_eq!(planned.findings_without_remedy, 1, "{:?}", planned.findings);
+    assert_eq!(planned.findings[0].object, snapshot_path(&second.id).to_string());
+    assert_eq!(repair(&repository, RepairTarget::Snapshots).snapshots_forgotten, 1);
+}
+
+#[test]
+fn a_repaired_snapshot_is_no_copy_any_more() {
+    let (repository, store, key) = repository();
+    let original = Original {
+        repository: RepositoryId::from_bytes([1; 16]),
+        snapshot: SnapshotId::from_bytes([2; 32]),
+    };
+    let backup = repository.begin_backup(None, 1).unwrap();
+    let root = put_tree(&backup, &files([("a", &noise(1, 50_000)[..]), ("b", &[1; 50])])).unwrap();
+    let mut draft = draft(root);
+    draft.unknown.push((64, vec![0]));
+    original.put_into(&mut draft.unknown);
+    let copy = backup.commit(draft).unwrap();
+    backup.finish().unwrap();
+    assert_eq!(copy.snapshot.original(), Some(original));
+    let data = packs_of(&open(store.clone(), &key), &store, BlobKind::Data);
+    data.iter().for_each(|pack| delete(&store, &pack_path(pack)));
+    let report = repair(&open(store.clone(), &key), RepairTarget::Snapshots);
+    let repaired = open(store, &key).read_snapshot(&report.snapshots_written[0].1).unwrap();
+    assert_eq!(repaired.original(), None);
+    assert!(repaired.unknown.contains(&(64, vec![0])), "others stay");
+    assert_eq!(repaired.made().rewrites, 1);
 }

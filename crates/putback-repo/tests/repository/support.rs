@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use putback_format::envelope::{self, ObjectKind};
-use putback_format::id::{MarkId, PackId, SegmentId, WriterId};
+use putback_format::id::{MarkId, PackId, SegmentId, SnapshotId, WriterId};
 use putback_format::key::{BlobKind, KeyRing};
 use putback_format::list::ListBuilder;
 use putback_format::mark::{Mark, MarkKind};
@@ -249,11 +249,26 @@ pub(crate) fn keys(key: &str) -> KeyRing {
 }
 
 fn seal(repository: &Repository, kind: ObjectKind, payload: &[u8]) -> Vec<u8> {
+    seal_under(repository, kind, 1, payload)
+}
+
+fn seal_under(repository: &Repository, kind: ObjectKind, epoch: u32, payload: &[u8]) -> Vec<u8> {
     let keys = keys(&repository.export_key());
     let master = keys.master("a test object", 1).unwrap();
     let mut salt = [0; 32];
     getrandom::fill(&mut salt).unwrap();
-    envelope::seal(kind, repository.id(), 1, master, salt, payload).unwrap()
+    envelope::seal(kind, repository.id(), epoch, master, salt, payload).unwrap()
+}
+
+/// Writes a snapshot as it was not written by a program of this version with these keys.
+pub(crate) fn write_snapshot(
+    repository: &Repository,
+    store: &dyn Store,
+    epoch: u32,
+    payload: &[u8],
+) -> ObjectPath {
+    let object = seal_under(repository, ObjectKind::Snapshot, epoch, payload);
+    write(store, &format!("snapshots/{}", SnapshotId::of_stored(&object)), &object)
 }
 
 /// Writes a mark, as a prune or forget of another machine would.
