@@ -289,16 +289,27 @@ impl Repository {
             return Ok(late);
         }
         for id in pending {
-            match self.read_snapshot(&id) {
+            let mut lock = None;
+            let mut read = self.read_snapshot(&id);
+            if matches!(&read, Err(Error::Store(error)) if error.is_not_found()) {
+                // Another run of this machine may be about to write it, and holds the lock until it is there: only what
+                // is not found under the lock never arrived.
+                lock = self.state().lock()?;
+                read = self.read_snapshot(&id);
+            }
+            match read {
                 Ok(snapshot) if !backup.marks.forgotten.contains(&id) => {
+                    drop(lock.take());
                     let root = &snapshot.root;
                     // Its number is taken.
                     let sequences = BTreeMap::from([(snapshot.writer, snapshot.sequence)]);
-                    let lock = self.state().lock()?;
+                    let numbering = self.state().lock()?;
                     self.state().note_seen(&Seen { sequences, ..Seen::default() })?;
-                    drop(lock);
+                    drop(numbering);
                     match backup.retain(root, &mut Retained::default(), &Cancel::default()) {
-                        Ok(()) => {}
+                        // What it needs is in packs that a segment names before the note goes: nobody else would make
+                        // sure of it.
+                        Ok(()) => backup.flush()?,
                         Err(error) if error.is_about_blob() => {
                             self.warn(format!(
                                 "snapshot {} of an interrupted run came too late and is forgotten: {error}",
@@ -310,13 +321,26 @@ impl Repository {
                         Err(error) => return Err(error),
                     }
                 }
-                // It never arrived, or is forgotten or damaged and says nothing.
-                Ok(_) | Err(Error::Damaged { .. }) => {}
+                // It never arrived, or is forgotten.
+                Ok(_) => {}
                 Err(Error::Store(error)) if error.is_not_found() => {}
+                _ if backup.marks.forgotten.contains(&id) => {}
+                // It may be readable again one day: the note stays until it is, or is forgotten.
+                Err(error) if error.is_damage() || matches!(error, Error::KeysRotated { .. }) => {
+                    self.warn(format!(
+                        "snapshot {} of an interrupted run cannot be read, and it is not known whether what it \
+                         needs is there: {error}",
+                        id.short()
+                    ));
+                    continue;
+                }
                 Err(error) => return Err(error),
             }
-            let _lock = self.state().lock()?;
+            if lock.is_none() {
+                lock = self.state().lock()?;
+            }
             self.state().remove_pending(&id)?;
+            drop(lock);
         }
         backup.flush()?;
         Ok(late)
@@ -358,9 +382,8 @@ impl Repository {
             }
             match self.read_pack_end(&id, is_remote) {
                 Ok(pack) => packs.push(pack),
-                // Deleted or damaged since, or sealed under a key that was given up: its blobs are simply stored again.
-                Err(Error::Store(error)) if error.is_not_found() => {}
-                Err(Error::Damaged { .. } | Error::KeysRotated { .. }) => {}
+                // Deleted or unreadable since, or sealed under a key that was given up: its blobs are simply stored again.
+                Err(error) if error.is_damage() || matches!(error, Error::KeysRotated { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -23,7 +23,7 @@ use putback_format::id::{MarkId, PackId, SnapshotId};
 use putback_format::limits::MARK_PACKS_MAX;
 use putback_format::mark::MarkKind;
 use putback_format::tree::Timestamp;
-use putback_store::ObjectInfo;
+use putback_store::{LockMode, ObjectInfo};
 
 use self::execute::OwnMarks;
 use self::plan::{Plan, Snapshots};
@@ -175,6 +175,18 @@ struct StandingMark {
 }
 
 impl Repository {
+    /// Whether the store's listings show every write at once and a lock of it can be got. A directory on a file system
+    /// that has no locks is as a storage that is far away.
+    ///
+    /// Waits while a prune holds the lock alone.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn has_locks(&self) -> Result<bool> {
+        let store = self.store();
+        Ok(store.capabilities().is_consistent && store.lock(LockMode::Shared)?.is_some())
+    }
+
     /// Carries out marks whose time has come, then marks what is not needed any more.
     ///
     /// # Errors
@@ -188,7 +200,12 @@ impl Repository {
     pub fn prune(&self, options: &PruneOptions, observer: &dyn Observer) -> Result<PruneReport> {
         let mut report = PruneReport::default();
         // Before any listing: what others on this machine note meanwhile need not be listed yet.
-        let run = Run { repository: self, options, observer, seen: self.state().seen()? };
+        let seen = self.state().seen()?;
+        let is_consistent = match options.dry_run {
+            true => self.store().capabilities().is_consistent,
+            false => self.has_locks()?,
+        };
+        let run = Run { repository: self, options, observer, seen, is_consistent };
         run.run(&mut report)?;
         if !options.cancel.is_cancelled() {
             run.compact_segments(&mut report);
@@ -227,6 +244,8 @@ struct Run<'a> {
     observer: &'a dyn Observer,
     /// What this machine knows that the store must have.
     seen: Seen,
+    /// Whether the store's listings and locks can be relied on. A dry run takes the store's word for it and takes no lock.
+    is_consistent: bool,
 }
 
 impl Run<'_> {
@@ -293,10 +312,11 @@ impl Run<'_> {
 
     /// Whether the store's listings and locks can be relied on.
     fn is_consistent(&self) -> bool {
-        self.repository.store().capabilities().is_consistent
+        self.is_consistent
     }
 
-    /// How long a mark must stand. Never shorter than what safety rests on.
+    /// How long a mark must stand. Where steps 4 to 6 hold a lock that every commit shares, any time will do; elsewhere
+    /// it is never shorter than what safety rests on.
     fn grace(&self) -> Duration {
         match (self.is_consistent(), self.options.instant) {
             (true, true) => Duration::ZERO,

@@ -91,8 +91,9 @@ impl State {
         }
     }
 
-    /// Keeps other programs that use this directory away until it is dropped. Held for moments only, and never
-    /// while a lock of the store is waited for.
+    /// Keeps other programs that use this directory away until it is dropped. Held for moments, but for a commit: that
+    /// holds it from the number of its snapshot until that is written, with all retries, read back and looked after.
+    /// Never held while a lock of the store is waited for.
     pub(crate) fn lock(&self) -> Result<Option<std::fs::File>> {
         let Some(directory) = &self.directory else { return Ok(None) };
         let path = directory.join(LOCK);

@@ -98,11 +98,11 @@ pub(crate) fn run(context: &Context, args: &PruneArgs) -> anyhow::Result<Outcome
         dry_run: args.dry_run,
         ..defaults(context)
     };
-    let has_locks = repository.store().capabilities().is_consistent;
-    if instant && !has_locks && !args.dry_run && !args.yes {
+    let must_wait = instant && !args.dry_run && !repository.has_locks()?;
+    if must_wait && !args.yes {
         confirm(context)?;
     }
-    if instant && !has_locks && !args.dry_run {
+    if must_wait {
         let wait = text::duration(repository.times().grace_least().as_secs());
         context.ui.say(format_args!(
             "what is marked now is deleted after {wait}; Ctrl-C leaves that to a later prune"

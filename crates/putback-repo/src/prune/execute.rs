@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use putback_format::id::{MarkId, PackId, SnapshotId};
+use putback_format::limits::MARK_PACKS_MAX;
 use putback_format::mark::{Mark, MarkKind};
 use putback_format::segment::Segment;
 use putback_format::tree::Timestamp;
@@ -19,6 +20,8 @@ use crate::observe::{Amount, Event, Phase};
 use crate::requests::Requests;
 use crate::snapshots::{Marks, StoredSnapshot};
 
+/// Packs that one segment buries. Several marks may be due at once, and a segment has room for more than one of them.
+const TOMBSTONES_MAX: usize = MARK_PACKS_MAX;
 /// How often everything is looked at again before giving up.
 const ATTEMPTS: usize = 8;
 /// The longest time that passes before a wait notices that it was stopped.
@@ -103,9 +106,9 @@ impl Run<'_> {
         Requests {
             // A look lists marks, snapshots, marks, index; the second one marks and snapshots.
             lists: 4 + 2,
-            // The segment with tombstones is read back.
-            reads: 1,
-            writes: 1,
+            // The segments with tombstones are read back.
+            reads: packs.div_ceil(TOMBSTONES_MAX as u64),
+            writes: packs.div_ceil(TOMBSTONES_MAX as u64),
             deletes: packs.div_ceil(batch),
         }
     }
@@ -136,10 +139,7 @@ impl Run<'_> {
             own_marks.filter_map(|mark| mark.info.modified?.checked_add(own.waited))
         });
         let newest = listed.iter().filter_map(|info| info.modified).chain(waited).max();
-        match newest
-            .and_then(Timestamp::from_system_time)
-            .filter(|newest| is_older(last, *newest, grace))
-        {
+        match self.told_by(newest, last) {
             Some(newest) => Ok(newest.min(now)),
             None if self.options.dry_run => {
                 report.requests += Self::requests_to_tell_time();
@@ -147,6 +147,12 @@ impl Run<'_> {
             }
             None => self.earlier_now(),
         }
+    }
+
+    /// When the store took something, if that alone tells that `last` is as old as the grace period.
+    fn told_by(&self, taken: Option<SystemTime>, last: Timestamp) -> Option<Timestamp> {
+        let taken = taken.and_then(Timestamp::from_system_time)?;
+        is_older(last, taken, self.grace()).then_some(taken)
     }
 
     /// The earlier of this machine's and the store's time, which the store gives to an empty mark.
@@ -387,18 +393,18 @@ impl Run<'_> {
         let repository = self.repository;
         let buried: Vec<PackId> =
             packs.iter().filter(|pack| !repository.index().is_tombstoned(pack)).copied().collect();
-        if buried.is_empty() {
-            return Ok(());
+        for segment in burials(&buried) {
+            let (id, _) = repository.write_segment(&segment)?;
+            // From the store: what a cache has is no evidence.
+            if repository.read_segment_anew(&id)? != segment {
+                return Err(Error::Damaged {
+                    object: format!("{}, just written,", layout::segment(&id)),
+                    source: None,
+                });
+            }
+            repository.index().add_written(id, &segment)?;
         }
-        let segment = Segment { tombstones: buried, ..Segment::default() };
-        let (id, _) = repository.write_segment(&segment)?;
-        if repository.read_segment(&id)? != segment {
-            return Err(Error::Damaged {
-                object: format!("{}, just written,", layout::segment(&id)),
-                source: None,
-            });
-        }
-        repository.index().add_written(id, &segment)
+        Ok(())
     }
 
     /// Deletes all rows of these names. How many there were, and their bytes.
@@ -428,17 +434,34 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// As step 7, where no mark stands: records that have stood for the grace period.
+    /// As step 7, where no mark stands: records that have stood for the grace period, by the same time as marks.
     pub(super) fn delete_long_forgotten(&self, report: &mut PruneReport) -> Result<()> {
         let repository = self.repository;
-        let (now, grace) = (repository.now(), self.grace());
+        let (mut now, grace) = (repository.now(), self.grace());
         let forgotten = forgotten_since(&repository.read_marks()?);
         if !forgotten.values().any(|since| is_older(*since, now, grace)) {
             return Ok(());
         }
         let listed = repository.store().list(layout::SNAPSHOTS)?;
+        if !self.is_consistent() {
+            let rows = listed.iter().filter_map(|info| info.path.name().parse().ok());
+            let since = rows.filter_map(|id: SnapshotId| forgotten.get(&id).copied());
+            let Some(last) = since.filter(|since| is_older(*since, now, grace)).max() else {
+                return Ok(());
+            };
+            now = match self.told_by(listed.iter().filter_map(|info| info.modified).max(), last) {
+                Some(newest) => newest.min(now),
+                None => self.earlier_now()?,
+            };
+        }
         self.delete_forgotten(&forgotten, &listed, |since| is_older(since, now, grace), report)
     }
+}
+
+/// Segments that bury these packs, each for as many as a segment has room for.
+fn burials(packs: &[PackId]) -> impl Iterator<Item = Segment> {
+    let parts = packs.chunks(TOMBSTONES_MAX);
+    parts.map(|part| Segment { tombstones: part.to_vec(), ..Segment::default() })
 }
 
 /// What the last look showed.
@@ -471,4 +494,31 @@ fn stored(listed: &[ObjectInfo], marks: &[StandingMark]) -> (u64, u64) {
     };
     let sizes = listed.iter().filter(is_named).map(|info| info.size);
     sizes.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size))
+}
+
+#[cfg(test)]
+mod tests {
+    use putback_format::limits::SEGMENT_BYTES_MAX;
+
+    use super::*;
+
+    #[test]
+    fn packs_of_any_number_of_full_marks_can_be_buried() {
+        let packs: Vec<PackId> = (0..3 * MARK_PACKS_MAX as u32)
+            .map(|number| {
+                let mut bytes = [0; 32];
+                bytes[..4].copy_from_slice(&number.to_be_bytes());
+                PackId::from_bytes(bytes)
+            })
+            .collect();
+        assert!(packs.len() * PackId::LENGTH > SEGMENT_BYTES_MAX as usize, "one has no room");
+        let mut buried = Vec::new();
+        for segment in burials(&packs) {
+            let again = Segment::decode(&segment.encode().unwrap()).unwrap();
+            assert_eq!(again, segment);
+            buried.extend(again.tombstones);
+        }
+        assert!(buried == packs);
+        assert_eq!(burials(&[]).count(), 0);
+    }
 }

@@ -4,15 +4,17 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use putback_format::id::PackId;
+use putback_format::id::{PackId, SnapshotId};
 use putback_format::key::BlobKind;
 use putback_format::mark::MarkKind;
 use putback_format::segment::Segment;
-use putback_repo::{Error, InitOptions, Machine, Repository, StoredSnapshot};
+use putback_repo::{Error, InitOptions, Machine, Repository, SnapshotFilter, StoredSnapshot};
 use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
+use putback_store::testing::recording::RecordingStore;
 use putback_store::{
     Capabilities, Error as StoreError, Lock, LockMode, ObjectInfo, ObjectPath, Space, Store, Upload,
 };
@@ -292,6 +294,140 @@ fn a_pack_of_a_broken_run_that_came_under_a_mark_is_not_taken_over() {
     let stored = backup.commit(draft(root)).unwrap();
     backup.finish().unwrap();
     assert_independent(&repository, &store, &key, &stored, &marked);
+}
+
+/// A machine that writes its snapshot and does not live to see it.
+struct Late {
+    repository: Repository,
+    store: MemoryStore,
+    key: String,
+    folder: tempfile::TempDir,
+    id: SnapshotId,
+    packs: Vec<PackId>,
+}
+
+impl Late {
+    fn new() -> Self {
+        let (repository, store, key) = repository();
+        let folder = tempfile::tempdir().unwrap();
+        let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
+        let writer = open_with(faulty.clone(), &key, &directories(folder.path()));
+        // The first is the segment.
+        faulty.plant(Fault::after(Calls::Only(Call::Write), 2).crashing());
+        back_up(&writer, &sample()).unwrap_err();
+        let listed = store.list("snapshots").unwrap();
+        let id = listed[0].path.name().parse().unwrap();
+        let packs = packs(&store);
+        assert_eq!((listed.len(), packs.len()), (1, 2));
+        Self { repository, store, key, folder, id, packs }
+    }
+
+    /// The same machine, later.
+    fn again(&self, store: impl Store + 'static) -> Repository {
+        open_with(store, &self.key, &directories(self.folder.path()))
+    }
+
+    /// Asserts that the next run of the machine forgets the snapshot, whose packs are gone.
+    #[track_caller]
+    fn assert_forgotten_when_packs_are_gone(&self) {
+        let again = self.again(self.store.clone());
+        again.begin_backup(None, 1).unwrap().finish().unwrap();
+        assert!(again.snapshots(&SnapshotFilter::default()).unwrap().is_empty());
+        assert_clean(&open(self.store.clone(), &self.key));
+    }
+}
+
+#[test]
+fn a_late_snapshot_is_looked_after_until_what_it_needs_is_durable() {
+    let late = Late::new();
+    mark(&late.repository, &late.store, &late.packs);
+    let faulty = FaultyStore::new(Arc::new(late.store.clone()), 1);
+    let again = late.again(faulty.clone());
+    faulty.plant(Fault::before(Calls::Only(Call::Finish), 1).lasting());
+    assert!(again.begin_backup(None, 1).is_err());
+    assert!(faulty.failure_count() > 0, "it was about to store anew what the snapshot needs");
+    drop(again);
+    remove(&late.repository, &late.store, &late.packs);
+    late.assert_forgotten_when_packs_are_gone();
+}
+
+#[test]
+fn a_late_snapshot_that_nothing_keeps_from_it_gets_what_it_needs() {
+    let late = Late::new();
+    mark(&late.repository, &late.store, &late.packs);
+    let again = late.again(late.store.clone());
+    let backup = again.begin_backup(None, 1).unwrap();
+    remove(&late.repository, &late.store, &late.packs);
+    drop(backup);
+    let stored = again.find_snapshot("latest", &SnapshotFilter::default()).unwrap();
+    assert_eq!(stored.id, late.id);
+    assert_holds(&late.store, &late.key, &stored, &sample());
+}
+
+#[test]
+fn a_late_snapshot_on_a_bad_sector_stops_no_run_and_is_not_lost_sight_of() {
+    let late = Late::new();
+    let faulty = FaultyStore::new(Arc::new(late.store.clone()), 1);
+    let again = late.again(faulty.clone());
+    let segments = late.store.list("index").unwrap().len() as u64;
+    faulty.plant(Fault::before(Calls::Only(Call::ReadAll), segments + 1));
+    again.begin_backup(None, 1).unwrap().finish().unwrap();
+    assert_eq!(faulty.failure_count(), 1);
+    let warnings = again.take_warnings().concat();
+    assert!(warnings.contains(&late.id.short().to_string()), "{warnings}");
+    remove(&late.repository, &late.store, &late.packs);
+    late.assert_forgotten_when_packs_are_gone();
+}
+
+#[test]
+fn a_pack_of_a_broken_run_on_a_bad_sector_stops_no_run() {
+    let (_, store, key) = repository();
+    let folder = tempfile::tempdir().unwrap();
+    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
+    let writer = open_with(faulty.clone(), &key, &directories(folder.path()));
+    faulty.plant(Fault::before(Calls::Only(Call::Write), 1));
+    back_up(&writer, &sample()).unwrap_err();
+    drop(writer);
+
+    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
+    let again = open_with(faulty.clone(), &key, &directories(folder.path()));
+    faulty.plant(Fault::before(Calls::Only(Call::Read), 1).lasting());
+    let backup = again.begin_backup(None, 1).unwrap();
+    assert_eq!((backup.adopted_packs(), faulty.failure_count()), (0, 2));
+    faulty.heal();
+    let root = put_tree(&backup, &sample()).unwrap();
+    let stored = backup.commit(draft(root)).unwrap();
+    backup.finish().unwrap();
+    assert_holds(&store, &key, &stored, &sample());
+}
+
+#[test]
+fn a_late_snapshot_that_another_run_of_the_machine_is_about_to_write_is_not_lost_sight_of() {
+    let late = Late::new();
+    let path: ObjectPath = format!("snapshots/{}", late.id).parse().unwrap();
+    let object = late.store.read_all(&path, 1 << 20).unwrap();
+    delete(&late.store, &path);
+    remove(&late.repository, &late.store, &late.packs);
+    let recording = RecordingStore::new(Arc::new(late.store.clone()));
+    let log = recording.log();
+    let again = late.again(recording);
+    // Another process, in the midst of writing it.
+    let state = late.folder.path().join("state").join(late.repository.id().to_string());
+    let lock = std::fs::File::options().write(true).open(state.join("lock")).unwrap();
+    lock.lock().unwrap();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| again.begin_backup(None, 1).unwrap().finish().unwrap());
+        let has_looked = || log.count(|request| request.path == path.as_str()) > 0;
+        while !has_looked() && !run.is_finished() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!run.is_finished(), "it waits for the other one");
+        late.store.write(&path, &object).unwrap();
+        drop(lock);
+        run.join().unwrap();
+    });
+    assert!(again.snapshots(&SnapshotFilter::default()).unwrap().is_empty());
+    late.assert_forgotten_when_packs_are_gone();
 }
 
 #[test]

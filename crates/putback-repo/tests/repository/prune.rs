@@ -7,7 +7,7 @@ use putback_format::id::BlobId;
 use putback_format::key::BlobKind;
 use putback_format::mark::MarkKind;
 use putback_format::tree::Timestamp;
-use putback_repo::prune::{MaxUnused, PruneOptions, PruneReport};
+use putback_repo::prune::{GRACE, MaxUnused, PruneOptions, PruneReport};
 use putback_repo::{
     Cancel, Clock, Error, Machine, Repository, Requests, SnapshotDraft, SnapshotFilter,
     StoredSnapshot, Times,
@@ -662,6 +662,67 @@ fn where_there_are_no_locks_instant_waits_for_the_shortest_grace_period_there_ma
     // And a minute between two looks.
     assert!(waited >= least && waited < least + Duration::from_secs(90), "{waited:?}");
     assert_holds(&store, &key, &second, &rest);
+    assert_clean(&open(store, &key));
+}
+
+#[test]
+fn a_store_that_gives_no_lock_although_it_should_is_pruned_as_one_without() {
+    let clock = Steered::default();
+    let by_store = clock.clone();
+    let store = MemoryStore::new().with_clock(move || SystemTime::UNIX_EPOCH + by_store.passed());
+    let layer = FaultyStore::new(Arc::new(store.clone()), 1);
+    layer.set_lockless(true);
+    let made = Repository::init(Arc::new(layer), &password(), &init_options(), &clock.machine());
+    let repository = made.unwrap();
+    assert!(store.capabilities().is_consistent && !repository.has_locks().unwrap());
+    let first = back_up(&repository, &files([("a", noise(1, 50_000).as_slice())])).unwrap();
+    let rest = files([("b", noise(2, 50_000).as_slice())]);
+    let second = back_up(&repository, &rest).unwrap();
+    repository.forget(&[first]).unwrap();
+    let least = Times::default().grace_least();
+    for _ in 0..2 {
+        let report = prune(&repository, &due());
+        assert_eq!((report.packs_deleted, report.grace_seconds), (0, least.as_secs()));
+    }
+    let before = packs(&store).len();
+    clock.advance(least + Duration::from_secs(1));
+    assert!(prune(&repository, &due()).packs_deleted > 0);
+    assert!(packs(&store).len() < before);
+
+    repository.forget(&[second]).unwrap();
+    let third = back_up(&repository, &files([("c", b"c".as_slice())])).unwrap();
+    let began = clock.passed();
+    let report = prune(&repository, &instant());
+    assert!(report.packs_deleted > 0 && clock.passed() - began >= least, "{report:?}");
+    let key = repository.export_key().to_string();
+    assert_holds(&store, &key, &third, &files([("c", b"c".as_slice())]));
+}
+
+#[test]
+fn a_forgotten_snapshot_stays_for_its_time_whatever_a_machine_takes_for_the_time() {
+    let clock = Steered::default();
+    let store = far(&clock);
+    let made =
+        Repository::init(Arc::new(store.clone()), &password(), &init_options(), &clock.machine());
+    let repository = made.unwrap();
+    let all = files([("a", noise(1, 50_000).as_slice())]);
+    let first = back_up(&repository, &all).unwrap();
+    // Of the same content: no pack goes with the first.
+    back_up(&repository, &all).unwrap();
+    repository.forget(&[first]).unwrap();
+    let ahead = Steered::default();
+    ahead.advance(2 * GRACE);
+    let key = repository.export_key().to_string();
+    let hasty = open_with(store.clone(), &key, &ahead.machine());
+    for _ in 0..2 {
+        let report = prune(&hasty, &PruneOptions::default());
+        assert_eq!((report.packs_left, report.snapshots_deleted), (0, 0), "{report:?}");
+    }
+    clock.advance(GRACE + Duration::from_secs(1));
+    assert_eq!(prune(&hasty, &PruneOptions::default()).snapshots_deleted, 1);
+    let before = store.paths();
+    assert_eq!(prune(&hasty, &PruneOptions::default()).snapshots_deleted, 0);
+    assert_eq!(store.paths(), before);
     assert_clean(&open(store, &key));
 }
 

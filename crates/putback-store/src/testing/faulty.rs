@@ -166,6 +166,7 @@ struct Troubles {
     faults: Vec<(Fault, u64)>,
     has_crashed: bool,
     is_read_only: bool,
+    is_lockless: bool,
     bytes_left: Option<u64>,
     failures_per_thousand: u64,
     listing_delay: u64,
@@ -234,6 +235,11 @@ impl FaultyStore {
     /// Whether the store refuses to be written to, and to be locked.
     pub fn set_read_only(&self, is_read_only: bool) {
         self.state().troubles.is_read_only = is_read_only;
+    }
+
+    /// Whether the store gives no locks although it says so, as a directory on a file system without them.
+    pub fn set_lockless(&self, is_lockless: bool) {
+        self.state().troubles.is_lockless = is_lockless;
     }
 
     /// Listings show what is written or deleted from now on only after this many further requests.
@@ -512,6 +518,9 @@ impl Store for FaultyStore {
 
     fn lock(&self, mode: LockMode) -> Result<Option<Box<dyn Lock>>, Error> {
         let verdict = self.begin(Call::Lock, "", 0)?;
+        if self.state().troubles.is_lockless {
+            return verdict.conclude(Ok(None));
+        }
         verdict.conclude(self.inner.lock(mode))
     }
 }
