@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use putback_repo::{
-    Error, KdfCost, Machine, Password, Repository, Result, SlotOwner, SnapshotDraft, StoredSnapshot,
+    Error, KdfCost, Machine, Password, Repository, Result, SlotOwner, SnapshotDraft,
+    SnapshotFilter, StoredSnapshot,
 };
 use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
-use putback_store::{Capabilities, ObjectPath, Store};
+use putback_store::{Capabilities, ErrorKind, ObjectPath, Status, Store};
 
 use crate::support::*;
 
@@ -423,4 +424,34 @@ fn a_segment_that_could_not_be_written_is_written_by_the_next_flush() {
     backup.flush().unwrap();
     let stored = backup.commit(draft(root)).unwrap();
     assert_holds(&store, &key, &stored, &all);
+}
+
+#[test]
+fn a_snapshot_that_the_storage_cannot_read_keeps_nobody_from_the_others() {
+    let (repository, store, key) = repository();
+    let all = files([("a", noise(1, 500).as_slice())]);
+    back_up(&repository, &all).unwrap();
+    back_up(&repository, &all).unwrap();
+    let list = |kind, status| {
+        let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
+        let opened = open(faulty.clone(), &key);
+        // The same object each time, also where the gap that it leaves is looked at twice.
+        for number in [1, 3] {
+            let fault = Fault::before(Calls::Only(Call::ReadAll), number);
+            faulty.plant(fault.with_error(kind, status));
+        }
+        let listed = opened.snapshots(&SnapshotFilter::default()).map(|listed| listed.len());
+        (listed, opened.take_warnings())
+    };
+    for kind in [ErrorKind::Other, ErrorKind::Lost, ErrorKind::Corrupt] {
+        let (listed, warnings) = list(kind, Status::Permanent);
+        assert_eq!(listed.unwrap(), 1);
+        assert!(warnings.iter().any(|text| text.contains("is left out")), "{warnings:?}");
+    }
+    for (kind, status) in
+        [(ErrorKind::Other, Status::Exhausted), (ErrorKind::Unauthorized, Status::Permanent)]
+    {
+        let (listed, _) = list(kind, status);
+        assert!(matches!(listed, Err(Error::Store(_))), "{listed:?}");
+    }
 }
