@@ -8,7 +8,7 @@
 //!
 //! Damage is named by the object, and by the files that it hurts; every snapshot that lost something is named with the
 //! number of its files that did. Damage is only what [`Error::is_damage`] says: a store that cannot be reached, or an
-//! object of a newer program, ends the check with that error.
+//! object of a newer program that others depend on, ends the check with that error.
 
 mod hurts;
 

@@ -7,7 +7,8 @@
 //! one goes. What repairs cannot give back the next backup reads from its source.
 //!
 //! `small.rs` has configurations, slots and marks, `segments.rs` the index, `packs.rs` packs, `snapshots.rs`
-//! snapshots, `unreadable.rs` those of them that cannot be read. Safe to stop anywhere; a second run finds what the first one left.
+//! snapshots, `unreadable.rs` those of them that cannot be read. Safe to stop anywhere; a second run finds what the
+//! first one left.
 
 mod packs;
 mod segments;
