@@ -602,8 +602,12 @@ impl Checker<'_> {
             match self.repository.read_snapshot(&id) {
                 Ok(snapshot) => snapshots.push(StoredSnapshot { id, snapshot }),
                 Err(error) if marks.forgotten.contains(&id) => {
-                    let what = describe_object(&error.into_damage()?);
-                    let message = format!("{}: {what}; it is forgotten", info.path);
+                    let what = match error {
+                        Error::NewerFormat { .. } => error,
+                        error => error.into_damage()?,
+                    };
+                    let message =
+                        format!("{}: {}; it is forgotten", info.path, describe_object(&what));
                     self.report().warnings.push(message);
                 }
                 Err(error @ Error::NewerFormat { .. }) => {

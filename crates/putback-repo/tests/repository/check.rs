@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use putback_format::id::PackId;
+use putback_format::id::{PackId, WriterId};
 use putback_format::key::BlobKind;
-use putback_format::mark::MarkKind;
+use putback_format::mark::{ForgottenSnapshot, MarkKind};
 use putback_format::pack::TRAILER_BYTES;
 use putback_repo::{
     CheckOptions, CheckReport, Error, ReadData, RepairOptions, RepairTarget, Repository,
@@ -299,6 +299,13 @@ fn what_a_newer_program_wrote_is_not_called_damaged() {
     assert_eq!(report.snapshots as usize + 1, store.list("snapshots").unwrap().len());
     assert!(matches!(report.newer_snapshots.as_slice(), [id] if newer.name() == id.to_string()));
     assert!(report.warnings.iter().any(|text| text.contains(newer.name())), "{report:?}");
+    let repository = open(store.clone(), &fixture.key);
+    let snapshot = report.newer_snapshots[0];
+    let record = ForgottenSnapshot { snapshot, writer: WriterId::from_bytes([9; 16]), sequence: 1 };
+    write_mark(&repository, &store, MarkKind::Forget(vec![record]));
+    let report = check(&repository);
+    assert_eq!((report.damages.as_slice(), report.newer_snapshots.as_slice()), (&[][..], &[][..]));
+    assert!(report.warnings.iter().any(|text| text.ends_with("it is forgotten")), "{report:?}");
     // Nothing depends on a slot that others open, and on a pack that no segment names.
     let store = fixture.store.fork();
     let row = store.list("keys").unwrap().remove(0);
