@@ -424,7 +424,7 @@ impl Store for PutioStore {
 
     /// Sends what an earlier process, or a failed attempt of this one, left in the state directory,
     /// from the byte on that put.io has. Objects older than a day, for another folder id or damaged
-    /// on the disk are removed.
+    /// on the disk are removed; one that put.io does not take stays, and the others are sent.
     fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
         let inner = &*self.inner;
         let result = inner.block_on(inner.resume_uploads());

@@ -7,7 +7,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use putback_store::{Error, ErrorKind, ObjectInfo, ObjectPath, Operation, Upload};
+use putback_store::{Error, ErrorKind, ObjectInfo, ObjectPath, Operation, Status, Upload};
 use putio::{Content, FileId, Session, UploadRequest, Uploaded};
 
 use super::known::{Origin, Row};
@@ -55,6 +55,12 @@ struct PutioUpload {
     file: SpoolFile,
     /// Bytes are missing in the middle; this can never become an object.
     has_failed: bool,
+}
+
+/// Whether this object cannot be sent, and others may.
+fn is_about_one(error: &Error) -> bool {
+    error.status == Status::Permanent
+        && !matches!(error.kind, ErrorKind::Unauthorized | ErrorKind::RateLimited)
 }
 
 impl Upload for PutioUpload {
@@ -150,6 +156,8 @@ impl Inner {
         for spooled in self.spool.leftovers().map_err(disk)? {
             match self.resume(spooled).await {
                 Ok(info) => sent.extend(info),
+                // It stays for its time. What does not fit must not keep anything else from being stored.
+                Err(error) if is_about_one(&error) => {}
                 // What was sent must be known; what was not is still in the spool.
                 Err(_) if !sent.is_empty() => break,
                 Err(error) => return Err(error),

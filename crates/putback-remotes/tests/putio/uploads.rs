@@ -171,6 +171,36 @@ fn a_spooled_object_that_was_damaged_on_the_disk_is_given_up() {
 }
 
 #[test]
+fn a_spooled_object_that_is_not_taken_keeps_no_other_from_being_sent() {
+    let emulator = emulator();
+    let directory = tempfile::tempdir().unwrap();
+    let (large, small) = (bytes(1, 6_000_000), bytes(2, 2_000_000));
+    interrupted(&emulator, directory.path(), &large, 1_000_000);
+    {
+        let store = hasty_store_in(&emulator, directory.path());
+        break_after(&emulator, 500_000);
+        write_in_pieces(&store, &path_of("packs", &small), &small).unwrap_err();
+        emulator.clear_faults();
+    }
+    let resume = || {
+        let resumed = store_in(&emulator, directory.path()).resume_uploads().unwrap();
+        resumed.into_iter().map(|info| info.path).collect::<Vec<_>>()
+    };
+    emulator.set_quota(ACCOUNT, 1_000_000).unwrap();
+    assert_eq!((resume(), spooled(directory.path()).len()), (Vec::new(), 4));
+    emulator.set_quota(ACCOUNT, 4_000_000).unwrap();
+    assert_eq!(resume(), [path_of("packs", &small)]);
+    emulator.set_quota(ACCOUNT, 100_000_000).unwrap();
+    for fault in [Fault::CorruptUpload, Fault::PlanInactive] {
+        emulator.set_faults(vec![FaultRule::new(fault).method("PATCH")]);
+        assert_eq!((resume(), spooled(directory.path()).len()), (Vec::new(), 2));
+    }
+    emulator.clear_faults();
+    assert_eq!(resume(), [path_of("packs", &large)]);
+    assert_eq!(spooled(directory.path()), [""; 0]);
+}
+
+#[test]
 fn what_was_meant_for_a_folder_that_is_gone_is_given_up() {
     let emulator = emulator();
     let directory = tempfile::tempdir().unwrap();
