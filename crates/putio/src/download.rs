@@ -244,7 +244,7 @@ impl Client {
                 Err(_) => return Err(timed_out(CALL, "no further byte came").into()),
             };
             Counters::add(&transport.counters().bytes_received, piece.len() as u64);
-            transport.download_bandwidth.take(piece.len()).await;
+            transport.limits().download_bandwidth.take(piece.len()).await;
             let skipped = usize::try_from(skip).map_or(piece.len(), |skip| skip.min(piece.len()));
             skip -= skipped as u64;
             let rest = &piece[skipped..];
