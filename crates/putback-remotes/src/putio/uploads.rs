@@ -166,7 +166,7 @@ impl Inner {
         Ok(sent)
     }
 
-    /// Sends one object of the spool; `None` if it had to be given up.
+    /// Sends one object of the spool; `None` if it had to be given up, or is not for this store.
     async fn resume(&self, spooled: Spooled) -> Result<Option<ObjectInfo>, Error> {
         let operation = Operation::Write;
         let path = spooled.path().clone();
@@ -175,7 +175,11 @@ impl Inner {
             Err(error) if error.is_not_found() => false,
             Err(error) => return Err(error),
         };
-        if !is_meant_for_this || !spooled.is_intact() {
+        // Of another account with a folder of this name, or of a folder that is gone: its time ends it.
+        if !is_meant_for_this {
+            return Ok(None);
+        }
+        if !spooled.is_intact() {
             spooled.remove();
             return Ok(None);
         }
