@@ -40,7 +40,15 @@ const CALL: &str = "download";
 pub(crate) struct Links(Mutex<HashMap<FileId, Arc<Slot>>>);
 
 /// Locked while a link is asked for, so that several readers ask once.
-type Slot = tokio::sync::Mutex<Option<Link>>;
+type Slot = tokio::sync::Mutex<Kept>;
+
+/// What is known of one file.
+#[derive(Default)]
+struct Kept {
+    link: Option<Link>,
+    /// When the file was refused last, after all patience.
+    withheld: Option<Instant>,
+}
 
 #[derive(Clone)]
 struct Link {
@@ -89,12 +97,13 @@ impl Client {
     /// not verified: the service tells no checksum of a range.
     ///
     /// Only the API tells whether a file exists: a storage host that refuses what the API has just
-    /// given a link to is asked again with new links, until patience ends.
+    /// given a link to is asked again with new links, until patience ends. For three minutes from then
+    /// on, two refusals of the same file are enough, so that reading its other parts takes no time.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Lost`] if the service has lost the bytes;
     /// [`ErrorKind::Corrupt`] if the file is shorter than the range, or the storage host keeps
-    /// sending other ranges than it was asked for; [`ErrorKind::Server`] if it keeps refusing;
+    /// sending other ranges than it was asked for; [`ErrorKind::Withheld`] if it keeps refusing;
     /// [`ErrorKind::PaymentRequired`]; those of every call; those of `sink`.
     pub async fn download(
         &self,
@@ -114,6 +123,7 @@ impl Client {
             if position > before {
                 attempts.progress();
                 is_refused = false;
+                slot.lock().await.withheld = None;
             }
             let refusal = match result {
                 Ok(()) => continue,
@@ -130,10 +140,19 @@ impl Client {
             };
             // The link or the host, not the file: the API has just said that the file is there.
             forget(&slot, &link).await;
-            if std::mem::replace(&mut is_refused, true) {
-                attempts.again(Failure::later(withheld(refusal))).await?;
-            } else {
+            if !std::mem::replace(&mut is_refused, true) {
                 Counters::add(&self.transport().counters().retries, 1);
+                continue;
+            }
+            let error = Error { kind: ErrorKind::Withheld, ..refusal };
+            let withheld = slot.lock().await.withheld;
+            let ended = match withheld.is_some_and(|at| at.elapsed() < LINK_LIFE) {
+                true => Err(error),
+                false => attempts.again(Failure::later(error)).await,
+            };
+            if ended.is_err() {
+                slot.lock().await.withheld = Some(Instant::now());
+                return ended;
             }
         }
         Ok(())
@@ -150,7 +169,7 @@ impl Client {
     /// The link of a file, asked for unless one is at hand.
     async fn link(&self, id: FileId, slot: &Slot) -> Result<Link, Error> {
         let mut kept = slot.lock().await;
-        if let Some(link) = kept.as_ref().filter(|link| link.taken.elapsed() < LINK_LIFE) {
+        if let Some(link) = kept.link.as_ref().filter(|link| link.taken.elapsed() < LINK_LIFE) {
             return Ok(link.clone());
         }
         let call = Call::get(CALL, format!("/files/{id}/url"));
@@ -162,7 +181,7 @@ impl Client {
             return Err(Error::new(ErrorKind::Corrupt, CALL, message));
         };
         let link = Link { url, taken };
-        *kept = Some(link.clone());
+        kept.link = Some(link.clone());
         Ok(link)
     }
 
@@ -303,20 +322,11 @@ fn unexpected(message: &str) -> Stop {
     Failure::later(Error::new(ErrorKind::Corrupt, CALL, message)).into()
 }
 
-/// The refusal of a storage host as what it is: a failure of the service, which may pass.
-fn withheld(refusal: Error) -> Error {
-    let mut message = "the storage host does not hand out the file's bytes".to_owned();
-    if !refusal.message.is_empty() {
-        message = format!("{message}: {}", refusal.message);
-    }
-    Error { kind: ErrorKind::Server, message, ..refusal }
-}
-
 /// Drops a link, unless another reader has replaced it already.
 async fn forget(slot: &Slot, link: &Link) {
     let mut kept = slot.lock().await;
-    if kept.as_ref().is_some_and(|kept| kept.taken == link.taken) {
-        *kept = None;
+    if kept.link.as_ref().is_some_and(|kept| kept.taken == link.taken) {
+        kept.link = None;
     }
 }
 

@@ -271,13 +271,23 @@ fn a_storage_host_that_does_not_have_a_file_for_a_while_does_not_make_it_one_tha
         assert_eq!(store.read_all(&path, u64::MAX).unwrap(), bytes, "{fault:?}");
         emulator.set_faults(vec![of_file]);
         let error = store.read_all(&path, u64::MAX).unwrap_err();
-        assert_eq!((error.kind, error.status), (ErrorKind::Other, Status::Exhausted), "{fault:?}");
-        assert!(!error.is_about_object(), "nobody may take it for damaged: {error}");
+        assert_eq!((error.kind, error.status), (ErrorKind::Other, Status::Temporary), "{fault:?}");
+        assert!(error.is_about_object(), "others can be read: {error}");
         emulator.clear_faults();
         assert_eq!(store.list("packs").unwrap().len(), 1);
         assert_eq!(store.read_all(&path, u64::MAX).unwrap(), bytes);
     }
-    emulator.remove_file(id).unwrap();
+    // Another file of the name serves meanwhile.
+    let twin = emulator.duplicate_file(id).unwrap();
+    assert_eq!(store.list("packs").unwrap().len(), 2);
+    for of in [id, twin] {
+        let missing = FaultRule::new(Fault::StorageMissing).path(&format!("/download/{of}"));
+        emulator.set_faults(vec![missing]);
+        assert_eq!(store.read_all(&path, u64::MAX).unwrap(), bytes);
+    }
+    for of in [id, twin] {
+        emulator.remove_file(of).unwrap();
+    }
     assert_kind(store.read_all(&path, u64::MAX), ErrorKind::NotFound);
 }
 

@@ -213,15 +213,34 @@ async fn a_storage_host_that_refuses_for_a_while_is_waited_for() {
 }
 
 #[tokio::test]
-async fn links_that_never_work_are_a_failure_of_the_service_and_say_nothing_of_the_file() {
+async fn links_that_never_work_say_nothing_of_the_file() {
     for status in [400, 401, 403, 404, 410, 416] {
         let (api, storage) = start(move |_, _| Some(Reply::error(status, "invalid_scope"))).await;
         let error = read_all(&api).await.unwrap_err();
-        assert_eq!((error.kind.clone(), error.status), (ErrorKind::Server, Some(status)), "{error}");
-        assert!(error.is_temporary() && error.to_string().contains("storage host"), "{error}");
+        assert_eq!((&error.kind, error.status), (&ErrorKind::Withheld, Some(status)), "{error}");
+        assert!(error.is_temporary(), "{error}");
         assert!(!format!("{error} {error:?}").contains("LINK"), "{error:?}");
         assert_eq!(storage.received().len(), 5, "a new link at once, then as often as allowed");
     }
+}
+
+#[tokio::test]
+async fn patience_with_a_file_that_is_withheld_is_spent_once() {
+    let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let state = Arc::clone(&refuses);
+    let refuse = move |_, _: &Head| state.load(Ordering::SeqCst).then(|| Reply::new(404));
+    let (api, storage) = start(refuse).await;
+    let client = api.client_with(|options| options.patience.attempts_max = 4);
+    let mut out = Vec::new();
+    for requests in [5, 7, 9] {
+        let error = client.read_range(FileId(5), 0..10, &mut out).await.unwrap_err();
+        assert_eq!((error.kind, storage.received().len()), (ErrorKind::Withheld, requests));
+    }
+    refuses.store(false, Ordering::SeqCst);
+    client.read_range(FileId(5), 0..10, &mut out).await.unwrap();
+    refuses.store(true, Ordering::SeqCst);
+    client.read_range(FileId(5), 0..10, &mut out).await.unwrap_err();
+    assert_eq!(storage.received().len(), 9 + 1 + 5, "it was handed out meanwhile");
 }
 
 #[tokio::test]
