@@ -136,9 +136,8 @@ fn client_of_store(
     };
     // Each change leaves a whole list.
     let mut clients = context.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = clients
-        .iter()
-        .find(|(of, others, _)| of == account && limits(others) == limits(&options));
+    let known =
+        clients.iter().find(|(of, others, _)| of == account && limits(others) == limits(&options));
     let client = match known {
         Some((_, _, known)) => known.beside(options.clone()),
         None => Client::new(token, options.clone()),

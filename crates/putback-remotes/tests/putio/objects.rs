@@ -253,12 +253,8 @@ fn a_storage_host_that_does_not_have_a_file_for_a_while_does_not_make_it_one_tha
     let path = path_of("packs", &bytes);
     store.write(&path, &bytes).unwrap();
     let id = rows_on(&emulator, &path)[0].id;
-    let status = |status| Fault::Status {
-        status,
-        body: ErrorBody::Html,
-        error_type: None,
-        executed: false,
-    };
+    let status =
+        |status| Fault::Status { status, body: ErrorBody::Html, error_type: None, executed: false };
     for fault in [
         Fault::StorageMissing,
         Fault::LinkExpired { status: 410 },

@@ -224,8 +224,7 @@ fn a_storage_that_does_not_tell_its_space_ends_no_backup_unless_it_wants_a_sign_
         drop(remote.init());
         let faulty = FaultyStore::new(remote.store(), 1);
         let machine = remote.directories();
-        let repository =
-            Repository::open(Arc::new(faulty.clone()), &password(), &machine).unwrap();
+        let repository = Repository::open(Arc::new(faulty.clone()), &password(), &machine).unwrap();
         faulty.plant(Fault::before(Calls::Only(Call::Space), 1).lasting().with_error(kind, status));
         let cancel = Cancel::default();
         let backup = repository.begin_backup(None, 0).unwrap();
