@@ -284,6 +284,27 @@ fn limits_of_requests_and_bytes_are_kept() {
 }
 
 #[test]
+fn two_repositories_of_one_account_keep_one_limit_of_requests() {
+    let (mut environment, emulator) = with_repository(options());
+    fill(&environment);
+    backup(&environment, &[]).success();
+    environment.set("PUTBACK_TO_PASSWORD", PASSWORD);
+    let second = "putio:backups/second";
+    environment.run(["init", "--kdf-cost", "low", "--repo", second]).success();
+    emulator.clear_log();
+    environment.run(["replicate", "-n", "--to", second, "--tpslimit", "5"]).success();
+    let mut log = emulator.log();
+    log.retain(|entry| !entry.path.starts_with("/download/"));
+    // One limit keeps them 0.2 s apart, but for what is late; each of two would not know of the other one's requests.
+    let close: Vec<_> = log
+        .windows(2)
+        .filter(|pair| (pair[1].at - pair[0].at).as_secs_f64() < 0.05)
+        .map(|pair| format!("{} {}", pair[0].path, pair[1].path))
+        .collect();
+    assert!(log.len() > 10 && close.len() <= 1, "{} requests, close: {close:?}", log.len());
+}
+
+#[test]
 fn a_proxy_and_its_certificate_are_used() {
     let (mut environment, emulator) =
         TestEnvironment::with_putio(Options { proxy_port: Some(0), ..options() });

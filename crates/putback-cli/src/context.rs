@@ -19,6 +19,7 @@ use crate::location;
 use crate::password::{self, OtherPassword, Secret, Wanted};
 use crate::report::{self, Failure};
 use crate::storages::Storages;
+use crate::storages::open::Clients;
 use crate::ui::{Ui, text};
 
 /// Longest location that a file or command may give.
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) global: GlobalArgs,
     pub(crate) origins: Origins,
     pub(crate) storages: Storages,
+    pub(crate) clients: Clients,
     pub(crate) interrupt: Interrupt,
 }
 
@@ -43,7 +45,8 @@ impl Context {
     /// Costs nothing; nothing is read yet.
     pub(crate) fn new(global: GlobalArgs, origins: Origins, storages: Storages) -> Self {
         let ui = Ui::new(global.json, global.quiet, global.verbose, global.progress_fps);
-        Self { ui, global, origins, storages, interrupt: Interrupt::default() }
+        let (clients, interrupt) = (Clients::default(), Interrupt::default());
+        Self { ui, global, origins, storages, clients, interrupt }
     }
 
     /// The repository's location as the user gave it.

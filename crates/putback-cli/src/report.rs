@@ -365,6 +365,9 @@ fn service_hint(kind: &putio::ErrorKind, storage: Option<&str>) -> Option<String
         putio::ErrorKind::Network => {
             "is there a connection? HTTPS_PROXY names a proxy, --cacert its certificate"
         }
+        putio::ErrorKind::Withheld => {
+            "put.io knows the file and cannot hand it out now; others are not affected; try again later"
+        }
         putio::ErrorKind::Server => "put.io has a problem of its own; try again later",
         putio::ErrorKind::Expired => "begin again: the code was not confirmed in time",
         _ => return None,

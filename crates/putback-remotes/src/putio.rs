@@ -423,8 +423,8 @@ impl Store for PutioStore {
     }
 
     /// Sends what an earlier process, or a failed attempt of this one, left in the state directory,
-    /// from the byte on that put.io has. Objects older than a day, for another folder id or damaged
-    /// on the disk are removed.
+    /// from the byte on that put.io has. Objects older than a day or damaged on the disk are removed;
+    /// one for another folder id, or that put.io does not take, stays, and the others are sent.
     fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
         let inner = &*self.inner;
         let result = inner.block_on(inner.resume_uploads());

@@ -30,7 +30,7 @@ use putback_format::limits::SEGMENT_BYTES_TARGET;
 use putback_format::pack::{FrameHead, PackBuilder, PackKey, TRAILER_BYTES};
 use putback_format::seal::SEAL_OVERHEAD_BYTES;
 use putback_format::segment::{Segment, SegmentPack};
-use putback_store::{Space, Upload};
+use putback_store::{ErrorKind, Space, Upload};
 
 use crate::Repository;
 use crate::error::{Error, Result};
@@ -757,7 +757,14 @@ impl Shared {
     /// Asks the operation to stop while what is under way, and a checkpoint, still fit.
     fn watch_space(&self) -> Result<()> {
         let Some(cancel) = self.to_stop.get() else { return Ok(()) };
-        let Some(space) = self.repository.store().space()? else { return Ok(()) };
+        let space = match self.repository.store().space() {
+            Ok(Some(space)) => space,
+            Ok(None) => return Ok(()),
+            // Nobody can write any more.
+            Err(error) if error.kind == ErrorKind::Unauthorized => return Err(error.into()),
+            // The pack is there, and the next one tells whether there is room for it.
+            Err(_) => return Ok(()),
+        };
         let plain = self.plain_bytes.load(Ordering::Relaxed);
         let not_stored = plain.saturating_sub(self.stored_bytes.load(Ordering::Relaxed));
         let packs_open = self.repository.config().pack_bytes * PACKS_UNDER_WAY;

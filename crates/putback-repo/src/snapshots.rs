@@ -259,7 +259,7 @@ impl Repository {
     }
 
     /// Reads these snapshots, for who decides what is needed: one that is gone is left out, but unlike a listing for
-    /// people it stops at one that cannot be read.
+    /// people it stops at one that cannot be read, and at one that is not found although it is listed.
     pub(crate) fn read_every<'a>(
         &self,
         ids: impl Iterator<Item = &'a SnapshotId>,
@@ -269,11 +269,17 @@ impl Repository {
             match self.read_snapshot(id) {
                 Ok(snapshot) => snapshots.push(StoredSnapshot { id: *id, snapshot }),
                 // Its writer has taken it back, or another prune has deleted it.
-                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(Error::Store(error)) if error.is_not_found() && self.is_removed(id)? => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(snapshots)
+    }
+
+    /// Whether a snapshot that is not found is gone for good: listed no longer, or, where listings lag behind, at least
+    /// forgotten. A storage that does not find it for a moment must not cost what it needs.
+    fn is_removed(&self, id: &SnapshotId) -> Result<bool> {
+        Ok(!self.list_snapshot_ids()?.contains(id) || self.marks()?.forgotten.contains(id))
     }
 
     /// The snapshots that the filter means, oldest first as [`Repository::sort_snapshots`] has it. Checkpoints that a later complete snapshot of the

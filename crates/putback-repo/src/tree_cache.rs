@@ -8,7 +8,7 @@
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use putback_format::id::PackId;
@@ -18,16 +18,25 @@ use crate::local::create_private_directories;
 
 /// Bytes of files, holes counted, beyond which the oldest go.
 const CACHE_BYTES: u64 = 2 << 30;
+/// How much a run writes before it looks again whether there is too much.
+const TRIM_BYTES: u64 = 256 << 20;
 
 /// The folder; without one nothing is kept.
 pub(crate) struct TreeCache {
     directory: Option<PathBuf>,
-    trimmed: Once,
+    bytes_max: u64,
+    trim_bytes: u64,
+    /// Bytes written since it was trimmed last; before the first time, enough for that.
+    written: AtomicU64,
 }
 
 impl TreeCache {
     pub(crate) fn new(directory: Option<PathBuf>) -> Self {
-        Self { directory, trimmed: Once::new() }
+        Self::with_limits(directory, CACHE_BYTES, TRIM_BYTES)
+    }
+
+    fn with_limits(directory: Option<PathBuf>, bytes_max: u64, trim_bytes: u64) -> Self {
+        Self { directory, bytes_max, trim_bytes, written: trim_bytes.into() }
     }
 
     /// Another view of the same folder.
@@ -58,7 +67,8 @@ impl TreeCache {
     /// Keeps bytes of a pack. What cannot be kept is read again, so failures are not told.
     pub(crate) fn write(&self, pack: &PackId, offset: u64, bytes: &[u8]) {
         let Some(place) = self.place(pack) else { return };
-        let _ = self.trim_once().and_then(|()| {
+        let _ = self.prepare().and_then(|()| {
+            self.note_written(bytes.len());
             let mut options = std::fs::OpenOptions::new();
             let file = options.create(true).truncate(false).write(true).open(place)?;
             write_all_at(&file, bytes, offset)
@@ -68,34 +78,48 @@ impl TreeCache {
     /// Begins a pack whose id is not known yet.
     pub(crate) fn begin(&self) -> Option<NewPack> {
         let directory = self.directory.as_ref()?;
-        self.trim_once().ok()?;
-        tempfile::NamedTempFile::with_prefix_in("new.", directory).ok().map(NewPack)
+        self.prepare().ok()?;
+        let file = tempfile::NamedTempFile::with_prefix_in("new.", directory).ok()?;
+        Some(NewPack { file, length: 0 })
     }
 
-    /// Once in a run: makes the folder, and removes what was not used for longest if there is too much.
-    fn trim_once(&self) -> io::Result<()> {
+    /// Makes the folder. At first, and whenever much was written, removes what was not used for longest if there is
+    /// too much.
+    fn prepare(&self) -> io::Result<()> {
         let Some(directory) = &self.directory else { return Ok(()) };
         create_private_directories(directory)?;
-        let mut result = Ok(());
-        self.trimmed.call_once(|| result = trim(directory, CACHE_BYTES));
-        result
+        // One of several threads takes it upon itself.
+        let take = |written| (written >= self.trim_bytes).then_some(0);
+        match self.written.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {
+            Ok(_) => trim(directory, self.bytes_max),
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn note_written(&self, bytes: usize) {
+        self.written.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
 /// A pack that is being written.
-pub(crate) struct NewPack(tempfile::NamedTempFile);
+pub(crate) struct NewPack {
+    file: tempfile::NamedTempFile,
+    length: usize,
+}
 
 impl NewPack {
     /// Adds the next bytes; false if that is not possible, and the pack is to be given up.
     pub(crate) fn append(&mut self, bytes: &[u8]) -> bool {
-        self.0.write_all(bytes).is_ok()
+        self.length += bytes.len();
+        self.file.write_all(bytes).is_ok()
     }
 
     /// Gives it its name.
     pub(crate) fn keep(self, cache: &TreeCache, pack: &PackId) {
         if let Some(place) = cache.place(pack) {
+            cache.note_written(self.length);
             // Losing it costs a download.
-            let _ = self.0.persist(place);
+            let _ = self.file.persist(place);
         }
     }
 }
@@ -115,7 +139,11 @@ fn trim(directory: &Path, bytes_max: u64) -> io::Result<()> {
         if bytes <= bytes_max {
             break;
         }
-        fs_err::remove_file(path)?;
+        match fs_err::remove_file(path) {
+            // Another process has done so.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
         bytes -= length;
     }
     Ok(())
@@ -144,6 +172,28 @@ mod tests {
         new.keep(&cache, &other);
         assert!(cache.read(&other, 1..5, &mut buffer));
         assert_eq!(buffer, b"bcde");
+    }
+
+    #[test]
+    fn a_single_run_does_not_grow_it_beyond_its_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("trees");
+        let cache = TreeCache::with_limits(Some(directory.clone()), 1000, 300);
+        for number in 0..100 {
+            let pack = PackId::from_bytes([number; 32]);
+            match number % 2 {
+                0 => cache.write(&pack, 0, &[5; 100]),
+                _ => {
+                    let mut new = cache.begin().unwrap();
+                    assert!(new.append(&[5; 100]));
+                    new.keep(&cache, &pack);
+                }
+            }
+            assert!(cache.read(&pack, 0..100, &mut Vec::new()), "the last one stays");
+            let files = fs_err::read_dir(&directory).unwrap().flatten();
+            let bytes: u64 = files.map(|file| file.metadata().unwrap().len()).sum();
+            assert!(bytes <= 1000 + 300 + 100, "{bytes} after {number}");
+        }
     }
 
     #[test]

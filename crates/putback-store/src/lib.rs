@@ -142,7 +142,8 @@ pub trait Store: Send + Sync {
     fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, Error>;
 
     /// Finishes whole objects that an interrupted run had begun to send, and returns them; what is
-    /// damaged or belongs elsewhere is given up. Objects of processes that live are left alone.
+    /// damaged is given up. What belongs elsewhere, or is refused for reasons of its own, and objects of
+    /// processes that live are left alone.
     /// A store that keeps nothing between runs has none.
     fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
         Ok(Vec::new())

@@ -153,10 +153,32 @@ impl LocalStore {
         upload.finish(path)
     }
 
+    /// Reads a range, by another handle if the one that is open has failed: one of before a network file system or a
+    /// disk was connected again fails for ever.
     fn read_range(
         &self,
         path: &ObjectPath,
-        range: Range<u64>,
+        range: &Range<u64>,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        match self.read_open(path, range, buffer) {
+            Err(error)
+                if !matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                self.open_files.forget(path);
+                self.read_open(path, range, buffer)
+            }
+            read => read,
+        }
+    }
+
+    fn read_open(
+        &self,
+        path: &ObjectPath,
+        range: &Range<u64>,
         buffer: &mut Vec<u8>,
     ) -> io::Result<()> {
         let file = self.open_files.get(path, || self.open(path))?;
@@ -263,7 +285,7 @@ impl Store for LocalStore {
         range: Range<u64>,
         buffer: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        self.read_range(path, range, buffer).map_err(|error| {
+        self.read_range(path, &range, buffer).map_err(|error| {
             buffer.clear();
             io_error(Operation::Read, &self.file_of(path), error)
         })
@@ -447,6 +469,10 @@ fn io_error(operation: Operation, path: &Path, error: io::Error) -> Error {
     let status = match error.kind() {
         // Of network file systems, and of files that another program holds for a moment.
         io::ErrorKind::TimedOut
+        | io::ErrorKind::NotConnected
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown
         | io::ErrorKind::ResourceBusy
         | io::ErrorKind::StaleNetworkFileHandle
         | io::ErrorKind::WouldBlock => Status::Temporary,
@@ -668,6 +694,30 @@ mod tests {
         let error = store.read(&object.path, 0..5, &mut buffer).unwrap_err();
         assert_eq!(error.kind, ErrorKind::NotFound);
         assert_eq!(buffer, b"");
+    }
+
+    #[test]
+    fn a_handle_that_has_gone_bad_gives_way_to_a_new_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store_in(&folder);
+        let object = store.write(&path("packs/a"), b"bytes").unwrap();
+        // One that cannot be read from stands for one of before the disk was connected again.
+        let open_bad = || {
+            store.open_files.get(&object.path, || {
+                let mut options = fs_err::OpenOptions::new();
+                options.write(true).open(store.file_of(&object.path))
+            })
+        };
+        open_bad().unwrap();
+        let mut buffer = Vec::new();
+        store.read(&object.path, 1..4, &mut buffer).unwrap();
+        assert_eq!(buffer, b"yte");
+        store.open_files.get(&object.path, || panic!("the new one stays open")).unwrap();
+        store.open_files.forget(&object.path);
+        open_bad().unwrap();
+        fs_err::remove_file(store.file_of(&object.path)).unwrap();
+        let error = store.read(&object.path, 1..4, &mut buffer).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::NotFound);
     }
 
     #[test]

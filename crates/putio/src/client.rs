@@ -4,8 +4,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
-
 use crate::download::Links;
 use crate::error::Error;
 use crate::model::Usage;
@@ -16,7 +14,8 @@ use crate::transport::Transport;
 /// A client of one account.
 ///
 /// Clones are cheap and share connections, limits and counters: however many tasks use an account,
-/// they share one client, since the service limits the account and not the task.
+/// they share one client, or one and those [beside](Client::beside) it, since the service limits the
+/// account and not the task.
 #[derive(Clone)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
@@ -24,8 +23,6 @@ pub struct Client {
 
 pub(crate) struct Shared {
     pub(crate) transport: Transport,
-    /// Held by whoever deletes or uses the trash: the service refuses two at a time.
-    pub(crate) trash_turn: Mutex<()>,
     pub(crate) links: Links,
 }
 
@@ -36,9 +33,21 @@ impl Client {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if an address, a certificate or the user
     /// agent cannot be used.
     pub fn new(token: Token, options: ClientOptions) -> Result<Self, Error> {
-        let transport = Transport::new(Some(&token), options)?;
-        let shared = Shared { transport, trash_turn: Mutex::new(()), links: Links::default() };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self::over(Transport::new(Some(&token), options)?))
+    }
+
+    /// Another client for the same token that shares this one's limits of requests and bytes per
+    /// second, whatever `options` says of these, but neither connections nor counters: unlike a
+    /// clone, it never waits for a transfer of this one to end, and may run elsewhere.
+    ///
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn beside(&self, options: ClientOptions) -> Result<Self, Error> {
+        Ok(Self::over(self.transport().beside(options)?))
+    }
+
+    fn over(transport: Transport) -> Self {
+        Self { shared: Arc::new(Shared { transport, links: Links::default() }) }
     }
 
     /// What this client and its clones have done so far.

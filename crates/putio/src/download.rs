@@ -25,8 +25,6 @@ use crate::wire::UrlAnswer;
 const LINK_LIFE: Duration = Duration::from_secs(180);
 /// Links kept.
 const LINKS_MAX: usize = 1024;
-/// New links asked for in a row without receiving a byte.
-const LINKS_IN_VAIN_MAX: u32 = 3;
 /// Hosts that a link may lead on to.
 const REDIRECTS_MAX: u32 = 3;
 /// The longest range read into memory without being told in advance, as capacity.
@@ -42,7 +40,15 @@ const CALL: &str = "download";
 pub(crate) struct Links(Mutex<HashMap<FileId, Arc<Slot>>>);
 
 /// Locked while a link is asked for, so that several readers ask once.
-type Slot = tokio::sync::Mutex<Option<Link>>;
+type Slot = tokio::sync::Mutex<Kept>;
+
+/// What is known of one file.
+#[derive(Default)]
+struct Kept {
+    link: Option<Link>,
+    /// When the file was refused last, after all patience.
+    withheld: Option<Instant>,
+}
 
 #[derive(Clone)]
 struct Link {
@@ -90,11 +96,15 @@ impl Client {
     /// the range. When the connection breaks, the download goes on where it stopped. The bytes are
     /// not verified: the service tells no checksum of a range.
     ///
+    /// Only the API tells whether a file exists: a storage host that refuses what the API has just
+    /// given a link to is asked again with new links, until patience ends. For three minutes from then
+    /// on, two refusals of the same file are enough, so that reading its other parts takes no time.
+    ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Lost`] if the service has lost the bytes;
     /// [`ErrorKind::Corrupt`] if the file is shorter than the range, or the storage host keeps
-    /// sending other ranges than it was asked for; [`ErrorKind::PaymentRequired`]; those of every
-    /// call; those of `sink`.
+    /// sending other ranges than it was asked for; [`ErrorKind::Withheld`] if it keeps refusing;
+    /// [`ErrorKind::PaymentRequired`]; those of every call; those of `sink`.
     pub async fn download(
         &self,
         id: FileId,
@@ -104,42 +114,62 @@ impl Client {
         let mut position = range.start;
         let mut attempts = Attempts::new(self.transport(), CALL);
         let slot = self.shared.links.slot(id);
-        let mut links_in_vain = 0;
+        // The last link was refused, and no byte has come since.
+        let mut is_refused = false;
         while position < range.end {
             let link = self.link(id, &slot).await?;
             let before = position;
             let result = self.read_link(&link, &mut position, range.end, sink).await;
             if position > before {
                 attempts.progress();
-                links_in_vain = 0;
+                is_refused = false;
+                slot.lock().await.withheld = None;
             }
-            let stop = match result {
+            let refusal = match result {
                 Ok(()) => continue,
-                Err(stop) => stop,
-            };
-            match stop {
-                Stop::Sink(error) => return Err(error),
-                Stop::Failure(failure) => attempts.again(failure).await?,
-                // The link, not the file: the API has just said that the file is there.
-                Stop::Link(failure) if links_in_vain < LINKS_IN_VAIN_MAX => {
-                    links_in_vain += 1;
-                    forget(&slot, &link).await;
-                    if links_in_vain > 1 {
-                        attempts.again(Failure::later(failure.error)).await?;
-                    } else {
-                        Counters::add(&self.transport().counters().retries, 1);
-                    }
+                Err(Stop::Sink(error)) => return Err(error),
+                Err(Stop::Failure(failure)) => {
+                    attempts.again(failure).await?;
+                    continue;
                 }
-                Stop::Link(failure) => return Err(failure.error),
+                Err(Stop::Short(error)) => {
+                    self.check_length(id, range.end).await?;
+                    error
+                }
+                Err(Stop::Link(error)) => error,
+            };
+            // The link or the host, not the file: the API has just said that the file is there.
+            forget(&slot, &link).await;
+            if !std::mem::replace(&mut is_refused, true) {
+                Counters::add(&self.transport().counters().retries, 1);
+                continue;
+            }
+            let error = Error { kind: ErrorKind::Withheld, ..refusal };
+            let withheld = slot.lock().await.withheld;
+            let ended = match withheld.is_some_and(|at| at.elapsed() < LINK_LIFE) {
+                true => Err(error),
+                false => attempts.again(Failure::later(error)).await,
+            };
+            if ended.is_err() {
+                slot.lock().await.withheld = Some(Instant::now());
+                return ended;
             }
         }
         Ok(())
     }
 
+    /// Asks the API whether the file is as long as `end`.
+    async fn check_length(&self, id: FileId, end: u64) -> Result<(), Error> {
+        if self.file(id).await?.size >= end {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Corrupt, CALL, "the file is shorter than the range asked for"))
+    }
+
     /// The link of a file, asked for unless one is at hand.
     async fn link(&self, id: FileId, slot: &Slot) -> Result<Link, Error> {
         let mut kept = slot.lock().await;
-        if let Some(link) = kept.as_ref().filter(|link| link.taken.elapsed() < LINK_LIFE) {
+        if let Some(link) = kept.link.as_ref().filter(|link| link.taken.elapsed() < LINK_LIFE) {
             return Ok(link.clone());
         }
         let call = Call::get(CALL, format!("/files/{id}/url"));
@@ -151,7 +181,7 @@ impl Client {
             return Err(Error::new(ErrorKind::Corrupt, CALL, message));
         };
         let link = Link { url, taken };
-        *kept = Some(link.clone());
+        kept.link = Some(link.clone());
         Ok(link)
     }
 
@@ -197,7 +227,7 @@ impl Client {
         sink: &mut (dyn FnMut(&[u8]) -> Result<(), Error> + Send),
     ) -> Result<(), Stop> {
         let status = response.status();
-        if matches!(status.as_u16(), 401 | 403 | 404 | 410 | 416) {
+        if status.is_client_error() {
             return Err(self.refused(response).await);
         }
         let mut response = self.transport().check(CALL, Side::Storage, response).await?;
@@ -218,7 +248,8 @@ impl Client {
         if let Some(length) = response.content_length().filter(|_| status == StatusCode::OK)
             && length < end
         {
-            return Err(too_short().into());
+            let message = "the storage host has fewer bytes than were asked for";
+            return Err(Stop::Short(Error::new(ErrorKind::Corrupt, CALL, message)));
         }
         let transport = self.transport();
         while *position < end {
@@ -232,7 +263,7 @@ impl Client {
                 Err(_) => return Err(timed_out(CALL, "no further byte came").into()),
             };
             Counters::add(&transport.counters().bytes_received, piece.len() as u64);
-            transport.download_bandwidth.take(piece.len()).await;
+            transport.limits().download_bandwidth.take(piece.len()).await;
             let skipped = usize::try_from(skip).map_or(piece.len(), |skip| skip.min(piece.len()));
             skip -= skipped as u64;
             let rest = &piece[skipped..];
@@ -255,14 +286,15 @@ impl Client {
         let checked = self.transport().check(CALL, Side::Storage, response).await;
         let Err(failure) = checked else { return unexpected("it refused and did not") };
         match failure.error.kind {
-            ErrorKind::Lost | ErrorKind::Server => Stop::Failure(failure),
-            _ if status == 416 => too_short().into(),
-            // 401 says something about the link's credential, not about the token.
-            ErrorKind::Unauthorized => Stop::Link(Failure {
-                error: Error { kind: ErrorKind::Denied, ..failure.error },
-                ..failure
-            }),
-            _ => Stop::Link(failure),
+            // Said of the file, the account or the moment. Nothing else that a storage host says is:
+            // one that does not have the file yet, or no longer, answers with a plain 404 or 410.
+            ErrorKind::Lost
+            | ErrorKind::Server
+            | ErrorKind::PaymentRequired
+            | ErrorKind::RateLimited
+            | ErrorKind::CaptchaNeeded { .. } => Stop::Failure(failure),
+            _ if status == 416 => Stop::Short(failure.error),
+            _ => Stop::Link(failure.error),
         }
     }
 }
@@ -271,8 +303,10 @@ impl Client {
 enum Stop {
     /// The sink does not want more.
     Sink(Error),
-    /// The storage host does not accept the link.
-    Link(Failure),
+    /// The storage host does not accept the link, or does not have the file.
+    Link(Error),
+    /// The storage host has fewer bytes than the range asks for.
+    Short(Error),
     /// Anything else.
     Failure(Failure),
 }
@@ -288,16 +322,11 @@ fn unexpected(message: &str) -> Stop {
     Failure::later(Error::new(ErrorKind::Corrupt, CALL, message)).into()
 }
 
-fn too_short() -> Failure {
-    let message = "the file is shorter than the range asked for";
-    Failure::never(Error::new(ErrorKind::Corrupt, CALL, message))
-}
-
 /// Drops a link, unless another reader has replaced it already.
 async fn forget(slot: &Slot, link: &Link) {
     let mut kept = slot.lock().await;
-    if kept.as_ref().is_some_and(|kept| kept.taken == link.taken) {
-        *kept = None;
+    if kept.link.as_ref().is_some_and(|kept| kept.taken == link.taken) {
+        kept.link = None;
     }
 }
 

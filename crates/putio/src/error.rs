@@ -20,6 +20,8 @@ pub enum ErrorKind {
     Denied,
     /// The service has lost the file's bytes (410 `FILE_LOST`).
     Lost,
+    /// The storage host does not hand out the bytes of a file that is there, and patience ended.
+    Withheld,
     /// The account's space is used up.
     Full,
     /// Too many requests, and patience ended.
@@ -82,7 +84,10 @@ impl Error {
     /// Whether the same call may succeed later without anybody changing anything.
     #[must_use]
     pub const fn is_temporary(&self) -> bool {
-        matches!(self.kind, ErrorKind::Network | ErrorKind::Server | ErrorKind::RateLimited)
+        matches!(
+            self.kind,
+            ErrorKind::Withheld | ErrorKind::Network | ErrorKind::Server | ErrorKind::RateLimited
+        )
     }
 
     /// Whether the object does not exist.
@@ -102,6 +107,7 @@ impl fmt::Display for Error {
             ErrorKind::PaymentRequired => "the account has no active plan",
             ErrorKind::Denied => "not allowed",
             ErrorKind::Lost => "the service has lost the file",
+            ErrorKind::Withheld => "the storage host does not hand out the file's bytes",
             ErrorKind::Full => "no space left in the account",
             ErrorKind::RateLimited => "too many requests",
             ErrorKind::CaptchaNeeded { .. } => {

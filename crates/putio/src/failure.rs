@@ -92,7 +92,9 @@ fn decide(side: Side, status: u16, error_type: Option<&str>, message: &str) -> (
         Some("FILE_LOST") => return never(ErrorKind::Lost),
         _ => {}
     }
-    if side == Side::Upload && speaks_of_space(error_type, message) && status != 401 {
+    // Neither of the answers that pass, whatever they speak of, nor of one about the token.
+    let is_refused = (400..500).contains(&status) && !matches!(status, 401 | 408 | 429);
+    if side == Side::Upload && is_refused && speaks_of_space(error_type, message) {
         return never(ErrorKind::Full);
     }
     match status {
@@ -193,6 +195,17 @@ mod tests {
         check(Side::Upload, 403, "", ErrorKind::Denied, Retry::Never);
         let body = r#"{"error_message":"no space"}"#;
         check(Side::Upload, 401, body, ErrorKind::Unauthorized, Retry::Never);
+    }
+
+    #[test]
+    fn what_passes_is_no_full_account_whatever_it_speaks_of() {
+        let later = Retry::Later { is_ambiguous: true };
+        let body = r#"{"error_message":"Upload quota exceeded, try again later"}"#;
+        check(Side::Upload, 429, body, ErrorKind::RateLimited, Retry::Limited);
+        for status in [302, 408, 500, 502, 503] {
+            let body = r#"{"error_message":"disk error"}"#;
+            check(Side::Upload, status, body, ErrorKind::Server, later);
+        }
     }
 
     #[test]

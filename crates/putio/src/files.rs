@@ -316,7 +316,7 @@ impl Client {
             let message = "the topmost folder is never deleted";
             return Err(Error::new(ErrorKind::Invalid, "delete", message));
         }
-        let _turn = self.shared.trash_turn.lock().await;
+        let _turn = self.transport().limits().trash_turn.lock().await;
         let mut batches: Vec<&[FileId]> = ids.chunks(BATCH_FILES_MAX).rev().collect();
         while let Some(batch) = batches.pop() {
             match self.delete_batch(batch, options).await {

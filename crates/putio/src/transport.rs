@@ -8,7 +8,7 @@
 //! followed; bodies are read up to a limit.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -119,20 +119,53 @@ pub(crate) struct Transport {
     upload: Base,
     authorization: Option<HeaderValue>,
     options: ClientOptions,
-    pace: Mutex<Pace>,
-    storage_gates: Mutex<HashMap<String, Gate>>,
+    limits: Arc<Limits>,
     connections: Semaphore,
     counters: Counters,
+}
+
+/// What the clients of one account share.
+pub(crate) struct Limits {
+    pace: Mutex<Pace>,
+    storage_gates: Mutex<HashMap<String, Gate>>,
     pub(crate) upload_bandwidth: Bandwidth,
     pub(crate) download_bandwidth: Bandwidth,
+    /// Held by whoever deletes or uses the trash: the service refuses two at a time.
+    pub(crate) trash_turn: tokio::sync::Mutex<()>,
+}
+
+impl Limits {
+    fn new(options: &ClientOptions) -> Self {
+        Self {
+            pace: Mutex::new(Pace::new(options.requests_per_second, Instant::now())),
+            storage_gates: Mutex::default(),
+            upload_bandwidth: Bandwidth::new(options.upload_bytes_per_second),
+            download_bandwidth: Bandwidth::new(options.download_bytes_per_second),
+            trash_turn: tokio::sync::Mutex::default(),
+        }
+    }
 }
 
 impl Transport {
     pub(crate) fn new(token: Option<&Token>, options: ClientOptions) -> Result<Self, Error> {
+        let authorization = token.map(|token| bearer(token.expose())).transpose()?;
+        let limits = Arc::new(Limits::new(&options));
+        Self::within(limits, authorization, options)
+    }
+
+    /// Another one for the same token and limits.
+    pub(crate) fn beside(&self, options: ClientOptions) -> Result<Self, Error> {
+        Self::within(Arc::clone(&self.limits), self.authorization.clone(), options)
+    }
+
+    fn within(
+        limits: Arc<Limits>,
+        authorization: Option<HeaderValue>,
+        options: ClientOptions,
+    ) -> Result<Self, Error> {
         let api = Base::parse(&options.api_url)?;
         let upload = Base::parse(&options.upload_url)?;
         let is_local = api.is_loopback() && upload.is_loopback();
-        let authorization = token.map(|token| bearer(token.expose())).transpose()?;
         let http = match build(&options, is_local) {
             // A machine without any certificates can still speak to itself.
             Err(_) if is_local && options.ca_certificates.is_empty() => {
@@ -145,12 +178,9 @@ impl Transport {
             api,
             upload,
             authorization,
-            pace: Mutex::new(Pace::new(options.requests_per_second, Instant::now())),
-            storage_gates: Mutex::default(),
+            limits,
             connections: Semaphore::new(options.connections.clamp(1, 1024)),
             counters: Counters::default(),
-            upload_bandwidth: Bandwidth::new(options.upload_bytes_per_second),
-            download_bandwidth: Bandwidth::new(options.download_bytes_per_second),
             options,
         })
     }
@@ -161,6 +191,10 @@ impl Transport {
 
     pub(crate) const fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// An address of the API; `path` is below `/v2`.
@@ -412,11 +446,11 @@ impl Transport {
     }
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+        self.limits.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn gates(&self) -> MutexGuard<'_, HashMap<String, Gate>> {
-        self.storage_gates.lock().unwrap_or_else(PoisonError::into_inner)
+        self.limits.storage_gates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

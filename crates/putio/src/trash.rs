@@ -32,7 +32,7 @@ impl Client {
     /// # Errors
     /// Those of every call.
     pub async fn empty_trash(&self) -> Result<(), Error> {
-        let _turn = self.shared.trash_turn.lock().await;
+        let _turn = self.transport().limits().trash_turn.lock().await;
         let call = Call::post("empty_trash", "/trash/empty");
         self.transport().send::<Done>(&call).await.map(drop)
     }
@@ -43,7 +43,7 @@ impl Client {
         path: &'static str,
         ids: &[FileId],
     ) -> Result<(), Error> {
-        let _turn = self.shared.trash_turn.lock().await;
+        let _turn = self.transport().limits().trash_turn.lock().await;
         for batch in ids.chunks(BATCH_FILES_MAX) {
             let call = Call::post(name, path).form("file_ids", join_ids(batch));
             let mut attempts = Attempts::new(self.transport(), name);

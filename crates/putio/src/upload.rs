@@ -551,13 +551,13 @@ async fn feed(
     offset: u64,
     length: u64,
 ) -> Result<(), Stop> {
-    let piece_bytes = transport.upload_bandwidth.piece_bytes(PIECE_BYTES_MAX);
+    let piece_bytes = transport.limits().upload_bandwidth.piece_bytes(PIECE_BYTES_MAX);
     let idle = transport.options().timeouts.idle;
     let end = offset + length;
     let mut position = offset;
     while position < end {
         let count = usize::try_from(end - position).unwrap_or(usize::MAX).min(piece_bytes);
-        transport.upload_bandwidth.take(count).await;
+        transport.limits().upload_bandwidth.take(count).await;
         let piece = reader.read(position, count).map_err(Stop::Content)?;
         position += piece.len() as u64;
         let piece_length = piece.len() as u64;

@@ -59,7 +59,7 @@ pub(crate) struct ListAnswer {
     pub(crate) files: Vec<RawFile>,
     #[serde(default)]
     pub(crate) parent: Option<RawFile>,
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "cursor")]
     pub(crate) cursor: Option<String>,
     #[serde(default, deserialize_with = "count")]
     pub(crate) trash_size: Option<u64>,
@@ -77,7 +77,7 @@ pub(crate) struct MoveAnswer {
 pub(crate) struct DeleteAnswer {
     #[serde(default, rename = "status", deserialize_with = "no_error")]
     _status: (),
-    #[serde(default, deserialize_with = "text")]
+    #[serde(default, deserialize_with = "cursor")]
     pub(crate) cursor: Option<String>,
 }
 
@@ -313,6 +313,17 @@ fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
     })
 }
 
+/// Where it goes on, or nothing at the end. What is neither must not be taken for the end: nobody would
+/// notice what is missing.
+fn cursor<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    match Value::deserialize(deserializer)? {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text).filter(|text| !text.is_empty())),
+        Value::Number(number) if !number.is_f64() => Ok(Some(number.to_string())),
+        _ => Err(serde::de::Error::custom("the cursor is neither a text nor a whole number")),
+    }
+}
+
 /// A status other than that of an error. It has been missing at times.
 fn no_error<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
     match text(deserializer)?.as_deref() {
@@ -380,6 +391,33 @@ mod tests {
         assert_eq!(parse_crc32("FFFFFFFF"), Some(u32::MAX));
         for bad in ["", "+1", "123456789", "xyz", "-1"] {
             assert_eq!(parse_crc32(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_no_cursor_ends_a_listing() {
+        let list = |cursor: &str| {
+            let json = format!(r#"{{"files": []{cursor}}}"#);
+            serde_json::from_str::<ListAnswer>(&json).map(|answer| answer.cursor)
+        };
+        let delete = |cursor: &str| {
+            let json = format!(r#"{{"status": "OK"{cursor}}}"#);
+            serde_json::from_str::<DeleteAnswer>(&json).map(|answer| answer.cursor)
+        };
+        for (cursor, expected) in [
+            ("", None),
+            (r#", "cursor": null"#, None),
+            (r#", "cursor": """#, None),
+            (r#", "cursor": "abc""#, Some("abc")),
+            (r#", "cursor": 12345"#, Some("12345")),
+            (r#", "cursor": 18446744073709551615"#, Some("18446744073709551615")),
+        ] {
+            assert_eq!(list(cursor).unwrap().as_deref(), expected, "{cursor}");
+            assert_eq!(delete(cursor).unwrap().as_deref(), expected, "{cursor}");
+        }
+        for bad in ["true", "false", "[]", "{}", "1.5", "98765432109876543210"] {
+            let cursor = format!(r#", "cursor": {bad}"#);
+            assert!(list(&cursor).is_err() && delete(&cursor).is_err(), "{bad}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! From a storage to something that answers: a client of its service.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use putback_remotes::location::Folder;
 use putback_remotes::{PutioOptions, PutioStore};
@@ -99,10 +99,51 @@ pub(crate) fn client_with(
     token: Token,
     options: ClientOptions,
 ) -> anyhow::Result<Client> {
-    let client = Client::new(token, options)
-        .map_err(|error| failure(storage, "cannot use the storage", error))?;
+    counted(context, storage, Client::new(token, options))
+}
+
+fn counted(
+    context: &Context,
+    storage: &Storage,
+    client: Result<Client, putio::Error>,
+) -> anyhow::Result<Client> {
+    let client = client.map_err(|error| failure(storage, "cannot use the storage", error))?;
     let counted = client.clone();
     context.ui.remotes().attach(&storage.name, move || traffic(&counted.usage()));
+    Ok(client)
+}
+
+/// The clients of the stores that were opened in this run, each with its account and how it was set up.
+#[derive(Default)]
+pub(crate) struct Clients(Mutex<Vec<(String, ClientOptions, Client)>>);
+
+/// A client for a store in `account`. It shares its limits with those of other stores there that have the same ones:
+/// the service limits the account, and a person the program. Connections are its own, since a store that is read may
+/// wait for one that is written.
+fn client_of_store(
+    context: &Context,
+    storage: &Storage,
+    account: &str,
+    token: Token,
+    options: ClientOptions,
+) -> anyhow::Result<Client> {
+    let limits = |options: &ClientOptions| {
+        (
+            options.requests_per_second,
+            options.upload_bytes_per_second,
+            options.download_bytes_per_second,
+        )
+    };
+    // Each change leaves a whole list.
+    let mut clients = context.clients.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let known =
+        clients.iter().find(|(of, others, _)| of == account && limits(others) == limits(&options));
+    let client = match known {
+        Some((_, _, known)) => known.beside(options.clone()),
+        None => Client::new(token, options.clone()),
+    };
+    let client = counted(context, storage, client)?;
+    clients.push((account.to_owned(), options, client.clone()));
     Ok(client)
 }
 
@@ -134,7 +175,7 @@ pub(crate) fn store(
     let token = storage.token.read(&context.ui, &storage.name)?;
     let options = client_options(context, storage)?;
     let account = putback_remotes::account_key(&options.api_url, &token);
-    let client = client_with(context, storage, token, options)?;
+    let client = client_of_store(context, storage, &account, token, options)?;
     let directories = context.machine();
     let store = PutioStore::open(PutioOptions {
         client,

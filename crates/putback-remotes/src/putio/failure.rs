@@ -21,8 +21,13 @@ pub(super) fn from_client(
         putio::ErrorKind::Corrupt => ErrorKind::Corrupt,
         _ => ErrorKind::Other,
     };
-    // The client has waited and tried again for as long as it may.
-    let status = if error.is_temporary() { Status::Exhausted } else { Status::Permanent };
+    let status = match error.kind {
+        // Of this object alone, and not for ever: others can be read, and nobody may take it for lost.
+        putio::ErrorKind::Withheld => Status::Temporary,
+        // The client has waited and tried again for as long as it may.
+        _ if error.is_temporary() => Status::Exhausted,
+        _ => Status::Permanent,
+    };
     Error::new(kind, operation, path).with_status(status).with_source(error)
 }
 
@@ -65,6 +70,7 @@ mod tests {
             (Client::Corrupt, ErrorKind::Corrupt, Status::Permanent),
             (Client::Network, ErrorKind::Other, Status::Exhausted),
             (Client::Server, ErrorKind::Other, Status::Exhausted),
+            (Client::Withheld, ErrorKind::Other, Status::Temporary),
             (Client::Invalid, ErrorKind::Other, Status::Permanent),
             (Client::Local, ErrorKind::Other, Status::Permanent),
         ] {

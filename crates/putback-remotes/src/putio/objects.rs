@@ -218,7 +218,7 @@ impl Inner {
     }
 
     /// Does something with the object's row. A row that is gone makes it look again, one whose
-    /// bytes put.io has lost makes it try the next of the name.
+    /// bytes put.io has lost or does not hand out makes it try the next of the name.
     async fn with_row<T>(
         &self,
         path: &ObjectPath,
@@ -248,13 +248,18 @@ impl Inner {
                 }
                 Err(error) if error.kind == ErrorKind::Lost => {
                     excluded.insert(row.id);
+                    gone.push(row.id);
+                    failure = Some(error);
+                }
+                Err(error) if error.is_temporary() => {
+                    excluded.insert(row.id);
                     failure = Some(error);
                 }
                 result => return result,
             }
         }
         let mut known = self.known();
-        for id in excluded {
+        for id in gone {
             known.remove(folder, name, id);
         }
         Err(failure.unwrap_or_else(|| self.error(ErrorKind::NotFound, operation, path.as_str())))

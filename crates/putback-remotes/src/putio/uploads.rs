@@ -7,7 +7,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use putback_store::{Error, ErrorKind, ObjectInfo, ObjectPath, Operation, Upload};
+use putback_store::{Error, ErrorKind, ObjectInfo, ObjectPath, Operation, Status, Upload};
 use putio::{Content, FileId, Session, UploadRequest, Uploaded};
 
 use super::known::{Origin, Row};
@@ -55,6 +55,12 @@ struct PutioUpload {
     file: SpoolFile,
     /// Bytes are missing in the middle; this can never become an object.
     has_failed: bool,
+}
+
+/// Whether this object cannot be sent, and others may.
+fn is_about_one(error: &Error) -> bool {
+    error.status == Status::Permanent
+        && !matches!(error.kind, ErrorKind::Unauthorized | ErrorKind::RateLimited)
 }
 
 impl Upload for PutioUpload {
@@ -150,6 +156,8 @@ impl Inner {
         for spooled in self.spool.leftovers().map_err(disk)? {
             match self.resume(spooled).await {
                 Ok(info) => sent.extend(info),
+                // It stays for its time. What does not fit must not keep anything else from being stored.
+                Err(error) if is_about_one(&error) => {}
                 // What was sent must be known; what was not is still in the spool.
                 Err(_) if !sent.is_empty() => break,
                 Err(error) => return Err(error),
@@ -158,7 +166,7 @@ impl Inner {
         Ok(sent)
     }
 
-    /// Sends one object of the spool; `None` if it had to be given up.
+    /// Sends one object of the spool; `None` if it had to be given up, or is not for this store.
     async fn resume(&self, spooled: Spooled) -> Result<Option<ObjectInfo>, Error> {
         let operation = Operation::Write;
         let path = spooled.path().clone();
@@ -167,7 +175,11 @@ impl Inner {
             Err(error) if error.is_not_found() => false,
             Err(error) => return Err(error),
         };
-        if !is_meant_for_this || !spooled.is_intact() {
+        // Of another account with a folder of this name, or of a folder that is gone: its time ends it.
+        if !is_meant_for_this {
+            return Ok(None);
+        }
+        if !spooled.is_intact() {
             spooled.remove();
             return Ok(None);
         }

@@ -1,11 +1,13 @@
 //! Objects that are not what a plain store would have: several of a name, stale, lost, late.
 
+use putback_remotes::{PutioOptions, PutioStore};
 use putback_store::{ErrorKind, ObjectInfo, Status, Store as _};
+use putio_emulator::faults::ErrorBody;
 use putio_emulator::{Fault, FaultRule};
 
 use crate::support::{
-    ACCOUNT, FOLDER, FOLDERS, Kind, TOKEN, assert_kind, bytes, created, delete_on, emulator,
-    emulator_with, names, path, path_of, requests, rows_on, store, store_in,
+    ACCOUNT, FOLDER, FOLDERS, Kind, TOKEN, assert_kind, bytes, client, created, delete_on,
+    emulator, emulator_with, names, path, path_of, requests, rows_on, store, store_in,
 };
 
 #[test]
@@ -121,8 +123,8 @@ fn deleted_objects_go_to_the_trash_unless_it_is_skipped() {
     for skip_trash in [false, true] {
         let emulator = emulator();
         let options = crate::support::options(&emulator);
-        let options = putback_remotes::PutioOptions { skip_trash, ..options };
-        let store = putback_remotes::PutioStore::open(options).unwrap();
+        let options = PutioOptions { skip_trash, ..options };
+        let store = PutioStore::open(options).unwrap();
         store.create(&FOLDERS).unwrap();
         let info = store.write(&path("packs/a"), b"bytes").unwrap();
         store.delete(&[info]).unwrap();
@@ -238,6 +240,51 @@ fn an_object_that_put_io_has_lost_says_so() {
     assert!(text.contains("packs/a: the storage has lost its bytes"), "{text}");
     assert_eq!(store.read_all(&path("packs/b"), 9).unwrap(), b"bytes");
     assert_eq!(names(&store.list("packs").unwrap()), ["a", "b"], "its row is still there");
+}
+
+#[test]
+fn a_storage_host_that_does_not_have_a_file_for_a_while_does_not_make_it_one_that_is_gone() {
+    let emulator = emulator();
+    let options =
+        PutioOptions { client: client(&emulator, 5), ..crate::support::options(&emulator) };
+    let store = PutioStore::open(options).unwrap();
+    store.create(&FOLDERS).unwrap();
+    let bytes = bytes(1, 10_000);
+    let path = path_of("packs", &bytes);
+    store.write(&path, &bytes).unwrap();
+    let id = rows_on(&emulator, &path)[0].id;
+    let status =
+        |status| Fault::Status { status, body: ErrorBody::Html, error_type: None, executed: false };
+    for fault in [
+        Fault::StorageMissing,
+        Fault::LinkExpired { status: 410 },
+        status(410),
+        status(416),
+        status(400),
+    ] {
+        let of_file = FaultRule::new(fault.clone()).path(&format!("/download/{id}"));
+        emulator.set_faults(vec![of_file.clone().times(4)]);
+        assert_eq!(store.read_all(&path, u64::MAX).unwrap(), bytes, "{fault:?}");
+        emulator.set_faults(vec![of_file]);
+        let error = store.read_all(&path, u64::MAX).unwrap_err();
+        assert_eq!((error.kind, error.status), (ErrorKind::Other, Status::Temporary), "{fault:?}");
+        assert!(error.is_about_object(), "others can be read: {error}");
+        emulator.clear_faults();
+        assert_eq!(store.list("packs").unwrap().len(), 1);
+        assert_eq!(store.read_all(&path, u64::MAX).unwrap(), bytes);
+    }
+    // Another file of the name serves meanwhile.
+    let twin = emulator.duplicate_file(id).unwrap();
+    assert_eq!(store.list("packs").unwrap().len(), 2);
+    for of in [id, twin] {
+        let missing = FaultRule::new(Fault::StorageMissing).path(&format!("/download/{of}"));
+        emulator.set_faults(vec![missing]);
+        assert_eq!(store.read_all(&path, u64::MAX).unwrap(), bytes);
+    }
+    for of in [id, twin] {
+        emulator.remove_file(of).unwrap();
+    }
+    assert_kind(store.read_all(&path, u64::MAX), ErrorKind::NotFound);
 }
 
 #[test]

@@ -28,6 +28,11 @@ pub(crate) fn emulator_with(change: impl FnOnce(&mut Options)) -> Emulator {
 
 /// A client that tries again soon and does not try for long.
 pub(crate) fn client(emulator: &Emulator, attempts_max: u32) -> Client {
+    client_of(emulator, TOKEN, attempts_max)
+}
+
+/// The same for the account of this token.
+pub(crate) fn client_of(emulator: &Emulator, token: &str, attempts_max: u32) -> Client {
     let options = ClientOptions {
         api_url: emulator.api_url(),
         upload_url: emulator.upload_url(),
@@ -41,7 +46,7 @@ pub(crate) fn client(emulator: &Emulator, attempts_max: u32) -> Client {
         },
         ..ClientOptions::new("putback-tests")
     };
-    Client::new(token(), options).unwrap()
+    Client::new(Token::new(token.to_owned()).unwrap(), options).unwrap()
 }
 
 fn token() -> Token {

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use putback_remotes::{PutioOptions, PutioStore, account_key};
 use putback_store::{Error, ErrorKind, ObjectInfo, ObjectPath, Status, Store};
-use putio_emulator::{Emulator, Fault, FaultRule, Service};
+use putio::Token;
+use putio_emulator::{AccountOptions, Emulator, Fault, FaultRule, Service};
 
 use crate::support::{
-    ACCOUNT, FOLDER, FOLDERS, Kind, assert_kind, bytes, created, delete_on, emulator, folder_on,
-    hasty_store_in, kind, options, path, path_of, requests, rows_on, store_in,
+    ACCOUNT, FOLDER, FOLDERS, Kind, assert_kind, bytes, client_of, created, delete_on, emulator,
+    emulator_with, folder_on, hasty_store_in, kind, options, path, path_of, requests, rows_on,
+    store_in,
 };
 
 fn write_in_pieces(
@@ -171,7 +174,37 @@ fn a_spooled_object_that_was_damaged_on_the_disk_is_given_up() {
 }
 
 #[test]
-fn what_was_meant_for_a_folder_that_is_gone_is_given_up() {
+fn a_spooled_object_that_is_not_taken_keeps_no_other_from_being_sent() {
+    let emulator = emulator();
+    let directory = tempfile::tempdir().unwrap();
+    let (large, small) = (bytes(1, 6_000_000), bytes(2, 2_000_000));
+    interrupted(&emulator, directory.path(), &large, 1_000_000);
+    {
+        let store = hasty_store_in(&emulator, directory.path());
+        break_after(&emulator, 500_000);
+        write_in_pieces(&store, &path_of("packs", &small), &small).unwrap_err();
+        emulator.clear_faults();
+    }
+    let resume = || {
+        let resumed = store_in(&emulator, directory.path()).resume_uploads().unwrap();
+        resumed.into_iter().map(|info| info.path).collect::<Vec<_>>()
+    };
+    emulator.set_quota(ACCOUNT, 1_000_000).unwrap();
+    assert_eq!((resume(), spooled(directory.path()).len()), (Vec::new(), 4));
+    emulator.set_quota(ACCOUNT, 4_000_000).unwrap();
+    assert_eq!(resume(), [path_of("packs", &small)]);
+    emulator.set_quota(ACCOUNT, 100_000_000).unwrap();
+    for fault in [Fault::CorruptUpload, Fault::PlanInactive] {
+        emulator.set_faults(vec![FaultRule::new(fault).method("PATCH")]);
+        assert_eq!((resume(), spooled(directory.path()).len()), (Vec::new(), 2));
+    }
+    emulator.clear_faults();
+    assert_eq!(resume(), [path_of("packs", &large)]);
+    assert_eq!(spooled(directory.path()), [""; 0]);
+}
+
+#[test]
+fn what_was_meant_for_a_folder_that_is_gone_is_not_sent_elsewhere() {
     let emulator = emulator();
     let directory = tempfile::tempdir().unwrap();
     interrupted(&emulator, directory.path(), &bytes(1, 5_000_000), 1_000_000);
@@ -181,8 +214,35 @@ fn what_was_meant_for_a_folder_that_is_gone_is_given_up() {
     fs_err::remove_dir_all(directory.path().join("cache")).unwrap();
     let store = store_in(&emulator, directory.path());
     assert_eq!(store.resume_uploads().unwrap(), []);
-    assert_eq!(spooled(directory.path()), [""; 0]);
+    assert_eq!(spooled(directory.path()).len(), 2, "it is forgotten when its time is over");
     assert_eq!(store.list("packs").unwrap(), [], "another repository gets nothing of the old one");
+}
+
+#[test]
+fn what_was_meant_for_another_account_is_left_for_that_one() {
+    let other = "other-token";
+    let emulator = emulator_with(|options| {
+        options.accounts.push(AccountOptions::new("other", other));
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = bytes(1, 5_000_000);
+    interrupted(&emulator, directory.path(), &bytes, 1_000_000);
+    {
+        let options = PutioOptions {
+            client: client_of(&emulator, other, 10),
+            account: account_key(&emulator.api_url(), &Token::new(other.to_owned()).unwrap()),
+            cache: Some(directory.path().join("cache")),
+            state: Some(directory.path().join("state")),
+            ..options(&emulator)
+        };
+        let store = PutioStore::open(options).unwrap();
+        store.create(&FOLDERS).unwrap();
+        assert_eq!(store.resume_uploads().unwrap(), []);
+        assert_eq!(store.list("packs").unwrap(), []);
+    }
+    let store = store_in(&emulator, directory.path());
+    assert_eq!(store.resume_uploads().unwrap().len(), 1);
+    assert_eq!(store.read_all(&path_of("packs", &bytes), u64::MAX).unwrap(), bytes);
 }
 
 #[test]
@@ -249,8 +309,8 @@ fn an_account_that_is_full_after_all_says_so() {
 #[test]
 fn no_more_objects_are_sent_at_once_than_connections() {
     let emulator = emulator();
-    let options = putback_remotes::PutioOptions { connections: 2, ..options(&emulator) };
-    let store = putback_remotes::PutioStore::open(options).unwrap();
+    let options = PutioOptions { connections: 2, ..options(&emulator) };
+    let store = PutioStore::open(options).unwrap();
     assert_eq!(store.capabilities().connections, 2);
     store.create(&FOLDERS).unwrap();
     emulator.set_latency(std::time::Duration::from_millis(30));

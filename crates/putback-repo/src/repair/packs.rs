@@ -158,10 +158,13 @@ impl Repository {
         Ok(())
     }
 
-    /// Takes packs out that a listing lacked and that are there. Yields whether there was none.
+    /// Takes packs out that a listing lacked, or that were not found when they were read, and that are there. Yields
+    /// whether there was none.
     fn keep_unlisted(&self, broken: &mut BTreeMap<PackId, Vec<String>>) -> Result<bool> {
         let before = broken.len();
-        let missing = broken.iter().filter(|(_, messages)| messages.as_slice() == [MISSING]);
+        // Several times where it was read as well.
+        let is_missing = |messages: &[String]| messages.iter().all(|message| message == MISSING);
+        let missing = broken.iter().filter(|(_, messages)| is_missing(messages));
         for id in missing.map(|(id, _)| *id).collect::<Vec<_>>() {
             match self.store().stat(&layout::pack(&id)) {
                 Ok(_) => drop(broken.remove(&id)),

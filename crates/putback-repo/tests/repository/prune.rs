@@ -296,6 +296,30 @@ fn a_snapshot_that_cannot_be_read_stops_prune_before_anything_is_lost() {
 }
 
 #[test]
+fn a_snapshot_that_is_listed_and_not_found_for_a_while_loses_nothing_to_prune() {
+    let Two { repository, store, key, first, second, rest } = two();
+    repository.forget(&[first]).unwrap();
+    let path = putback_store::ObjectPath::new(&format!("snapshots/{}", second.id)).unwrap();
+    let remote = Capabilities { is_remote: true, connections: 2, is_consistent: false };
+    for is_remote in [false, true] {
+        for reads in [1, 2, u64::MAX] {
+            let fork = store.fork();
+            let fork = if is_remote { fork.with_capabilities(remote) } else { fork };
+            let faulty = FaultyStore::new(Arc::new(fork.clone()), 1);
+            let opened = open(faulty.clone(), &key);
+            faulty.deny_reads(&path, reads);
+            let options = if is_remote { due() } else { instant() };
+            let error = opened.prune(&options, &()).unwrap_err();
+            assert!(matches!(&error, Error::Store(error) if error.is_not_found()), "{error}");
+            assert!(describe(&error).contains(&path.to_string()), "{error}");
+            assert_eq!(packs(&fork), packs(&store));
+            assert_eq!(fork.list("marks").unwrap().len(), 1, "the forget record alone");
+            assert_holds(&fork, &key, &second, &rest);
+        }
+    }
+}
+
+#[test]
 fn checkpoints_that_a_complete_snapshot_made_void_go_too() {
     let (repository, store, key) = repository();
     let early = files([("early", noise(5, 100_000).as_slice())]);

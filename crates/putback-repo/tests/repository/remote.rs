@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use putback_format::key::BlobKind;
-use putback_repo::{CheckOptions, Machine, ReadData, Repository, SnapshotFilter};
+use putback_repo::{Cancel, CheckOptions, Machine, ReadData, Repository, SnapshotFilter};
 use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
+use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
 use putback_store::testing::recording::{RecordingStore, RequestLog};
-use putback_store::{Capabilities, ObjectPath, Store};
+use putback_store::{Capabilities, ErrorKind, ObjectPath, Status, Store};
 
 use crate::support::{self, directories, files, init_options, noise, password};
 
@@ -210,4 +211,35 @@ fn a_whole_pack_comes_in_one_response() {
         .unwrap();
     let expected: Vec<_> = all.iter().map(|frame| (*frame, *frame != 1)).collect();
     assert_eq!(good, expected);
+}
+
+#[test]
+fn a_storage_that_does_not_tell_its_space_ends_no_backup_unless_it_wants_a_sign_in() {
+    for (kind, status, is_the_end) in [
+        (ErrorKind::Other, Status::Exhausted, false),
+        (ErrorKind::Denied, Status::Permanent, false),
+        (ErrorKind::Unauthorized, Status::Permanent, true),
+    ] {
+        let remote = Remote::new();
+        drop(remote.init());
+        let faulty = FaultyStore::new(remote.store(), 1);
+        let machine = remote.directories();
+        let repository = Repository::open(Arc::new(faulty.clone()), &password(), &machine).unwrap();
+        faulty.plant(Fault::before(Calls::Only(Call::Space), 1).lasting().with_error(kind, status));
+        let cancel = Cancel::default();
+        let backup = repository.begin_backup(None, 0).unwrap();
+        backup.stop_when_full(cancel.clone());
+        let files = files([("file", noise(1, 50_000).as_slice())]);
+        let stored = support::put_tree(&backup, &files)
+            .and_then(|root| backup.commit(support::draft(root)))
+            .and_then(|stored| backup.finish().map(|_| stored));
+        assert!(faulty.failure_count() > 0 && !cancel.is_cancelled());
+        match stored {
+            Ok(stored) => {
+                assert!(!is_the_end);
+                support::assert_holds(&remote.memory, &repository.export_key(), &stored, &files);
+            }
+            Err(error) => assert!(is_the_end, "{}", support::describe(&error)),
+        }
+    }
 }

@@ -340,6 +340,28 @@ fn where_requests_are_far_and_there_are_no_locks_it_ends_the_same_way() {
 }
 
 #[test]
+fn a_pack_that_is_listed_and_not_found_for_a_while_is_left_alone() {
+    let Two { store, key, data, trees, .. } = two();
+    let remote = Capabilities { is_remote: true, connections: 2, is_consistent: false };
+    for pack in data.iter().chain(&trees) {
+        for reads in [1, 2, 3, u64::MAX] {
+            let fork = store.fork().with_capabilities(remote);
+            let faulty = FaultyStore::new(Arc::new(fork.clone()), 1);
+            let opened = open(faulty.clone(), &key);
+            faulty.deny_reads(&pack_path(pack), reads);
+            let options = RepairOptions {
+                read: ReadData::All,
+                packs: vec![*pack],
+                ..RepairOptions::new(RepairTarget::Packs)
+            };
+            let plan = opened.plan_repair(&options, &()).unwrap();
+            assert!(!plan.has_steps(), "{reads} reads: {:?}", plan.findings);
+            assert!(faulty.failure_count() > 0);
+        }
+    }
+}
+
+#[test]
 fn a_repair_that_broke_at_any_request_loses_nothing_and_the_next_one_ends_it() {
     let Two { repository, store, key, files, data, .. } = two();
     assert!(store.damage(&pack_path(&data[0]), |bytes| bytes[60] ^= 1));

@@ -176,6 +176,8 @@ struct Troubles {
     ghosts: BTreeMap<ObjectPath, (ObjectInfo, u64)>,
     /// How many reads of an object still get a flipped bit.
     flips: BTreeMap<ObjectPath, u64>,
+    /// How many reads of an object still do not find it.
+    denials: BTreeMap<ObjectPath, u64>,
 }
 
 /// What a request that was not refused is going to do.
@@ -251,6 +253,11 @@ impl FaultyStore {
     /// The next `reads` reads of `path` get one flipped bit each, at a random place.
     pub fn flip_reads(&self, path: &ObjectPath, reads: u64) {
         self.state().troubles.flips.insert(path.clone(), reads);
+    }
+
+    /// The next `reads` reads of `path` do not find it, although it is listed and can be looked at.
+    pub fn deny_reads(&self, path: &ObjectPath, reads: u64) {
+        self.state().troubles.denials.insert(path.clone(), reads);
     }
 
     /// Ends all faults and other troubles, a crash too. What they did stays done.
@@ -337,6 +344,17 @@ impl FaultyStore {
             *reads -= 1;
             bytes[random.below(bytes.len())] ^= 1 << random.below(8);
         }
+    }
+
+    /// Counts a read of `path` and decides what becomes of it.
+    fn begin_read(&self, call: Call, path: &ObjectPath) -> Result<Verdict, Error> {
+        let verdict = self.begin(call, path.as_str(), 0)?;
+        let mut state = self.state();
+        let left = state.troubles.denials.get_mut(path).filter(|reads| **reads > 0);
+        let Some(left) = left else { return Ok(verdict) };
+        *left -= 1;
+        state.failures += 1;
+        Err(Error::new(ErrorKind::NotFound, call.operation(), path.as_str()))
     }
 
     /// Writes the beginning of an object in place of the whole, and claims to have written that.
@@ -443,7 +461,7 @@ impl Store for FaultyStore {
         buffer: &mut Vec<u8>,
     ) -> Result<(), Error> {
         buffer.clear();
-        let verdict = self.begin(Call::Read, path.as_str(), 0)?;
+        let verdict = self.begin_read(Call::Read, path)?;
         let result = verdict.conclude(self.inner.read(path, range, buffer));
         match &result {
             Ok(()) => self.flip(path, buffer),
@@ -453,7 +471,7 @@ impl Store for FaultyStore {
     }
 
     fn read_all(&self, path: &ObjectPath, bytes_max: u64) -> Result<Vec<u8>, Error> {
-        let verdict = self.begin(Call::ReadAll, path.as_str(), 0)?;
+        let verdict = self.begin_read(Call::ReadAll, path)?;
         let mut bytes = verdict.conclude(self.inner.read_all(path, bytes_max))?;
         self.flip(path, &mut bytes);
         Ok(bytes)

@@ -46,6 +46,9 @@ async fn start(
     let base = storage.url.clone();
     let links = AtomicUsize::new(0);
     let api = Server::start(move |head: &Head, _: &[u8]| {
+        if head.is("GET", "/v2/files/5") {
+            return Reply::json(200, format!(r#"{{"file":{{"id":5,"size":{LENGTH}}}}}"#));
+        }
         assert!(head.is("GET", "/v2/files/5/url"), "{head:?}");
         let link = links.fetch_add(1, Ordering::SeqCst);
         Reply::json(
@@ -181,23 +184,76 @@ async fn a_wrong_range_is_not_taken() {
 
 #[tokio::test]
 async fn an_expired_link_is_replaced() {
-    for status in [401, 403, 404, 410] {
+    for status in [400, 401, 403, 404, 410, 416, 451] {
         let expired = move |_, head: &Head| {
             (head.query["oauth_token"] == "LINK0").then(|| Reply::error(status, "LINK_EXPIRED"))
         };
         let (api, storage) = start(expired).await;
         assert_eq!(read_all(&api).await.unwrap(), content());
-        assert_eq!((api.received().len(), storage.received().len()), (2, 2));
+        let links = api.lines().iter().filter(|line| line.ends_with("/url")).count();
+        assert_eq!((links, storage.received().len()), (2, 2));
     }
 }
 
 #[tokio::test]
-async fn links_that_never_work_are_given_up() {
-    let (api, storage) = start(|_, _| Some(Reply::error(401, "invalid_scope"))).await;
-    let error = read_all(&api).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Denied, "the token is good: {error}");
-    assert!(!format!("{error} {error:?}").contains("LINK"), "{error:?}");
-    assert!(storage.received().len() <= 4);
+async fn a_storage_host_that_refuses_for_a_while_is_waited_for() {
+    for status in [401, 403, 404, 410, 416] {
+        let refusal = move |number, _: &Head| (number < 6).then(|| Reply::new(status));
+        let (api, _storage) = start(refusal).await;
+        let mut out = Vec::new();
+        api.client().read_range(FileId(5), 0..LENGTH as u64, &mut out).await.unwrap();
+        assert_eq!(out, content(), "{status}");
+    }
+    let short = |number, _: &Head| {
+        let body = content()[..LENGTH / 2].to_vec();
+        (number < 3).then_some(Reply::Answer { status: 200, headers: Vec::new(), body })
+    };
+    let (api, _storage) = start(short).await;
+    assert_eq!(read_all(&api).await.unwrap(), content());
+}
+
+#[tokio::test]
+async fn links_that_never_work_say_nothing_of_the_file() {
+    for status in [400, 401, 403, 404, 410, 416] {
+        let (api, storage) = start(move |_, _| Some(Reply::error(status, "invalid_scope"))).await;
+        let error = read_all(&api).await.unwrap_err();
+        assert_eq!((&error.kind, error.status), (&ErrorKind::Withheld, Some(status)), "{error}");
+        assert!(error.is_temporary(), "{error}");
+        assert!(!format!("{error} {error:?}").contains("LINK"), "{error:?}");
+        assert_eq!(storage.received().len(), 5, "a new link at once, then as often as allowed");
+    }
+}
+
+#[tokio::test]
+async fn patience_with_a_file_that_is_withheld_is_spent_once() {
+    let refuses = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let state = Arc::clone(&refuses);
+    let refuse = move |_, _: &Head| state.load(Ordering::SeqCst).then(|| Reply::new(404));
+    let (api, storage) = start(refuse).await;
+    let client = api.client_with(|options| options.patience.attempts_max = 4);
+    let mut out = Vec::new();
+    for requests in [5, 7, 9] {
+        let error = client.read_range(FileId(5), 0..10, &mut out).await.unwrap_err();
+        assert_eq!((error.kind, storage.received().len()), (ErrorKind::Withheld, requests));
+    }
+    refuses.store(false, Ordering::SeqCst);
+    client.read_range(FileId(5), 0..10, &mut out).await.unwrap();
+    refuses.store(true, Ordering::SeqCst);
+    client.read_range(FileId(5), 0..10, &mut out).await.unwrap_err();
+    assert_eq!(storage.received().len(), 9 + 1 + 5, "it was handed out meanwhile");
+}
+
+#[tokio::test]
+async fn a_file_is_gone_when_the_api_says_so() {
+    let (_, storage) = start(|_, _| Some(Reply::new(404))).await;
+    let base = storage.url.clone();
+    let api = Server::start(move |head: &Head, _: &[u8]| match head.number {
+        0 => Reply::json(200, format!(r#"{{"url":"{base}/download/5?oauth_token=LINK0"}}"#)),
+        _ => Reply::error(404, "NotFound"),
+    })
+    .await;
+    assert_eq!(read_all(&api).await.unwrap_err().kind, ErrorKind::NotFound);
+    assert_eq!((api.received().len(), storage.received().len()), (2, 1));
 }
 
 #[tokio::test]
@@ -214,6 +270,7 @@ async fn a_file_shorter_than_the_range_is_an_error() {
     let range = LENGTH as u64..LENGTH as u64 + 10;
     let error = api.client().read_range(FileId(5), range, &mut out).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Corrupt);
+    assert_eq!(api.lines(), ["GET /v2/files/5/url", "GET /v2/files/5"], "nothing is repeated");
     let range = LENGTH as u64 - 10..LENGTH as u64 + 10;
     let error = api.client().read_range(FileId(5), range, &mut out).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Corrupt);

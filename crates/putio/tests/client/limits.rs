@@ -235,3 +235,60 @@ async fn no_more_connections_than_allowed() {
     }
     assert!(MOST.load(Ordering::SeqCst) <= 2);
 }
+
+#[tokio::test]
+async fn clients_beside_each_other_keep_one_limit_and_wait_for_no_connection_of_each_other() {
+    let service = |head: &Head, _: &[u8]| match head.path.as_str() {
+        "/v2/files/9" => Reply::Hang,
+        _ => Reply::json(200, ROW),
+    };
+    let server = Server::start(service).await;
+    let change = |options: &mut putio::ClientOptions| {
+        options.requests_per_second = Some(40.0);
+        options.connections = 1;
+    };
+    let one = server.client_with(change);
+    let mut options = server.options();
+    change(&mut options);
+    let other = one.beside(options).unwrap();
+    let start = Instant::now();
+    let ask = async |client: &putio::Client| {
+        for _ in 0..20 {
+            client.file(FileId(5)).await.unwrap();
+        }
+    };
+    tokio::join!(ask(&one), ask(&other));
+    let seconds = start.elapsed().as_secs_f64();
+    assert!(seconds >= 39.0 / 40.0, "40 requests in {seconds} s");
+    assert_eq!((one.usage().requests, other.usage().requests), (20, 20));
+    let received = server.received();
+    assert!(received.iter().all(|one| one.head.header("authorization").is_some()));
+
+    // The only connection of one is taken.
+    let hanging = tokio::spawn(async move { one.file(FileId(9)).await });
+    while server.received().len() < 41 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    other.file(FileId(5)).await.unwrap();
+    hanging.abort();
+}
+
+#[tokio::test]
+async fn a_refusal_of_one_client_holds_those_beside_it() {
+    let refuse = |head: &Head, _: &[u8]| match head.number {
+        0 => Reply::error(429, "").with("retry-after", 1),
+        _ => Reply::json(200, ROW),
+    };
+    let server = Server::start(refuse).await;
+    let one = server.client();
+    let other = one.beside(server.options()).unwrap();
+    let start = Instant::now();
+    let first = tokio::spawn(async move { one.file(FileId(5)).await });
+    while server.received().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    other.file(FileId(5)).await.unwrap();
+    assert!(start.elapsed() >= Duration::from_secs(1), "{:?}", start.elapsed());
+    first.await.unwrap().unwrap();
+}
