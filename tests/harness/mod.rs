@@ -55,6 +55,26 @@ impl TestEnvironment {
         environment
     }
 
+    /// With the checkpoints of a backup of two files that was not finished; the id is that of one with only the first
+    /// file, `a.txt`.
+    pub(crate) fn with_checkpoint() -> (Self, String) {
+        let environment = Self::with_repository();
+        environment.write("a.txt", "first file\n");
+        environment.write("b.txt", "second file\n");
+        // A checkpoint after every step, and without what was made at the end they are all that there is.
+        let mut arguments = vec![OsString::from("backup"), environment.source().into()];
+        let options = ["--checkpoint-interval", "0s", "--threads", "1", "--json"];
+        arguments.extend(options.map(OsString::from));
+        let run = environment.run(arguments).success();
+        let messages = run.messages();
+        let checkpoint = messages.iter().find(|message| message["message_type"] == "checkpoint");
+        let checkpoint = checkpoint.unwrap()["snapshot_id"].as_str().unwrap().to_owned();
+        let summary = run.message("summary");
+        let complete = summary["snapshot_id"].as_str().unwrap();
+        environment.run(["forget", complete, "--unsafe-allow-remove-all"]).success();
+        (environment, checkpoint)
+    }
+
     /// Backs up [`Self::source`].
     pub(crate) fn backup(&self) -> Run {
         self.run([OsStr::new("backup"), self.source().as_os_str()]).success()
