@@ -5,11 +5,10 @@
 //! Sealing and writing happen behind the repository's own channel.
 //!
 //! Memory: `workers × (4 × chunk_bytes_max + frame_bytes)`, the jobs of `3 × workers` batches, and what
-//! [`super::assembly`] and the repository's writer say of theirs.
+//! [`super::assembly`], [`super::links`] and the repository's writer say of theirs.
 //!
 //! One of the few files that start threads; they end with the call.
 
-use std::collections::HashMap;
 use std::io::{Seek, SeekFrom};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,9 +24,10 @@ use putback_repo::{Action, Amount, Event, FrameWriter, Phase, clock};
 use super::Run;
 use super::assembly::{Assembly, Node, Place};
 use super::contents::{ChunkReader, Failure, FileContent};
+use super::links::{LINKS_BYTES_MAX, Linked, Links};
 use super::parent::{ParentDirectory, Parents};
 use crate::Error;
-use crate::platform::{self, FileKind, Identity, Users};
+use crate::platform::{self, FileKind, Users};
 use crate::source::filter::Filter;
 use crate::source::metadata::{
     ChangeRules, build_entry, is_changed_between, is_unchanged, is_volatile, kind_without_content,
@@ -172,74 +172,6 @@ impl Drop for Batch<'_> {
     }
 }
 
-/// Contents of files that have more names than were met so far.
-#[derive(Default)]
-struct Links {
-    known: Mutex<HashMap<Identity, Link>>,
-    changed: Condvar,
-}
-
-enum Link {
-    /// A worker reads it.
-    Reading,
-    /// Its entry under one name, and how many other names may still come.
-    Read(Box<Entry>, u64),
-}
-
-/// What a worker finds out about a file with several names.
-enum Linked<'a> {
-    /// It was read under another name.
-    Known(Box<Entry>),
-    /// It is to be read; other workers that meet it wait until this is dropped.
-    Unknown { _reading: Reading<'a> },
-}
-
-struct Reading<'a> {
-    links: &'a Links,
-    identity: Identity,
-}
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        let mut known = guard(&self.links.known);
-        if let Some(Link::Reading) = known.get(&self.identity) {
-            // It could not be read: the next worker tries under its own name.
-            known.remove(&self.identity);
-        }
-        drop(known);
-        self.links.changed.notify_all();
-    }
-}
-
-impl Links {
-    /// The entry of another name of the same file, if it is still the same. Waits for whoever reads it just now;
-    /// that worker waits for nobody, so that this ends.
-    fn find(&self, found: &Found) -> Linked<'_> {
-        let identity = found.stat.identity();
-        let mut known = guard(&self.known);
-        while let Some(Link::Reading) = known.get(&identity) {
-            known = self.changed.wait(known).unwrap_or_else(PoisonError::into_inner);
-        }
-        if let Some(Link::Read(entry, left)) = known.get_mut(&identity)
-            && entry.mtime == found.stat.mtime
-            && entry.ctime == found.stat.ctime
-        {
-            let entry = Box::new(Entry { name: found.name().to_vec(), ..Entry::clone(entry) });
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                known.remove(&identity);
-            }
-            return Linked::Known(entry);
-        }
-        known.insert(identity, Link::Reading);
-        Linked::Unknown { _reading: Reading { links: self, identity } }
-    }
-
-    fn add(&self, identity: Identity, entry: &Entry) {
-        guard(&self.known).insert(identity, Link::Read(Box::new(entry.clone()), entry.links - 1));
-    }
-}
-
 /// What the workers share.
 struct Workshop<'a> {
     run: &'a Run<'a>,
@@ -287,7 +219,7 @@ pub(crate) fn store_paths(
         assembly: &assembly,
         users: &users,
         progress: Progress::default(),
-        links: Links::default(),
+        links: Links::new(LINKS_BYTES_MAX),
         frames: (0..workers).map(|_| Mutex::new(run.backup.frame_writer(BlobKind::Data))).collect(),
     };
     let (sender, receiver) = crossbeam_channel::bounded(2 * workers);
@@ -588,7 +520,8 @@ impl Workshop<'_> {
             return self.assembly.complete(place, None);
         }
         run.observer.event(Event::FileStarted { path: &found.path });
-        let entry = match (found.stat.links > 1).then(|| self.links.find(&found)) {
+        let linked = (found.stat.links > 1).then(|| self.links.find(found.name(), &found.stat));
+        let entry = match linked {
             Some(Linked::Known(entry)) => Ok(*entry),
             // What others wait for is dropped after the reading.
             _linked => self.read_entry(&found, reader, frame),
