@@ -208,6 +208,24 @@ impl TestEnvironment {
         self.finish(command.output().unwrap())
     }
 
+    /// Runs the program where a process may have this many files open, and may not raise that.
+    #[cfg(unix)]
+    pub(crate) fn run_with_open_files<I, S>(&self, limit: u32, arguments: I) -> Run
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let program = self.command(arguments);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""));
+        command.arg(program.get_program()).args(program.get_args()).env_clear();
+        for (name, value) in program.get_envs() {
+            command.envs(value.map(|value| (name, value)));
+        }
+        command.current_dir(self.path("work")).stdin(Stdio::null());
+        self.finish(command.output().unwrap())
+    }
+
     fn finish(&self, output: Output) -> Run {
         Run { output, root: self.root.path().to_str().unwrap().to_owned() }
     }

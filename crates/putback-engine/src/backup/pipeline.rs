@@ -7,6 +7,9 @@
 //! Memory: `workers × (4 × chunk_bytes_max + frame_bytes)`, the jobs of `3 × workers` batches, and what
 //! [`super::assembly`], [`super::links`] and the repository's writer say of theirs.
 //!
+//! Open files: a job keeps its directory open. A batch takes jobs from so many directories that those of all batches
+//! have no more than half of what this process may open; the rest is for the walk, what is read, and the storage.
+//!
 //! One of the few files that start threads; they end with the call.
 
 use std::io::{Seek, SeekFrom};
@@ -38,7 +41,7 @@ use crate::source::walk::{Found, Step, Walker};
 
 /// A batch of files is handed over when they have this many bytes together.
 const BATCH_BYTES: u64 = 1 << 20;
-/// Or when they are this many: each may keep its directory open.
+/// Or when they are this many.
 const BATCH_FILES: usize = 256;
 /// A file that changed while it was read is read once more up to this size.
 const READ_AGAIN_BYTES_MAX: u64 = 64 << 20;
@@ -245,6 +248,8 @@ pub(crate) fn store_paths(
             root_parent: Some(parent),
             batch: Vec::new(),
             batch_bytes: 0,
+            batch_directories: 0,
+            batch_directories_max: batch_directories_max(platform::open_files_limit(), workers),
             rules: ChangeRules {
                 ignore_inode: options.ignore_inode,
                 ignore_ctime: options.ignore_ctime,
@@ -255,6 +260,14 @@ pub(crate) fn store_paths(
         is_done.store(true, Ordering::Relaxed);
         outcome
     })
+}
+
+/// From how many directories a batch may take files where a process may open `open_files_max`.
+fn batch_directories_max(open_files_max: u64, workers: usize) -> usize {
+    // Those that wait in the channel, those that workers have, and the one that is gathered or waits for room.
+    let batches = 3 * workers as u64 + 1;
+    let each = open_files_max / 2 / batches;
+    usize::try_from(each).unwrap_or(usize::MAX).clamp(1, BATCH_FILES)
 }
 
 /// Counts files and bytes ahead of the backup, for its progress.
@@ -289,6 +302,9 @@ struct Walk<'a> {
     root_parent: Option<ParentDirectory>,
     batch: Vec<Job>,
     batch_bytes: u64,
+    /// Directories that `batch` keeps open.
+    batch_directories: usize,
+    batch_directories_max: usize,
     rules: ChangeRules,
     checkpointed: Instant,
 }
@@ -393,6 +409,13 @@ impl Walk<'_> {
             let entry = self.workshop.other_entry(&found);
             return self.workshop.assembly.complete(place, entry);
         }
+        let is_open = |job: &Job| Arc::ptr_eq(job.found.directory(), found.directory());
+        if !self.batch.iter().rev().any(is_open) {
+            if self.batch_directories == self.batch_directories_max {
+                self.send()?;
+            }
+            self.batch_directories += 1;
+        }
         self.batch_bytes += found.stat.size;
         self.batch.push(Job { place, found, previous: newest });
         if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_FILES {
@@ -448,7 +471,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
+        (self.batch_bytes, self.batch_directories) = (0, 0);
         *guard(&self.workshop.progress.batches) += 1;
         if self.sender.send(batch).is_err() {
             self.workshop.progress.check()?;
@@ -651,5 +674,25 @@ fn data_bytes(entry: &Entry) -> u64 {
             size - holes.iter().map(|hole| hole.length).sum::<u64>()
         }
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directories_of_all_batches_fit_into_half_of_the_open_files() {
+        for limit in [256, 1_024, 4_096, 65_536, 1 << 20, u64::MAX] {
+            for workers in [1, 2, 8, 32] {
+                let each = batch_directories_max(limit, workers);
+                assert!((1..=BATCH_FILES).contains(&each), "{limit} {workers}");
+                let all = each as u64 * (3 * workers as u64 + 1);
+                assert!(all <= limit / 2, "{limit} {workers}: {all}");
+            }
+        }
+        // Where there is room, it is the number of files that ends a batch; and it always takes one file.
+        assert_eq!(batch_directories_max(1 << 20, 16), BATCH_FILES);
+        assert_eq!(batch_directories_max(64, 64), 1);
     }
 }
