@@ -116,15 +116,11 @@ impl State {
         if link.entry.mtime != stat.mtime || link.entry.ctime != stat.ctime {
             return None;
         }
+        let entry = Box::new(Entry { name: name.to_vec(), ..Entry::clone(&link.entry) });
         link.names_left -= 1;
-        let mut entry;
-        if link.names_left == 0 {
-            entry = link.entry;
-        } else {
-            entry = link.entry.clone();
+        if link.names_left > 0 {
             self.insert(stat.identity(), link);
         }
-        entry.name = name.to_vec();
         Some(entry)
     }
 
