@@ -36,7 +36,8 @@ fn a_single_file_is_written_as_it_is() {
 
 #[test]
 fn a_checkpoint_is_dumped_with_a_warning() {
-    const WARNING: &str = "is a checkpoint of an unfinished backup: what that had not reached is missing";
+    const WARNING: &str =
+        "is a checkpoint of an unfinished backup: what that had not reached is missing";
     let (environment, checkpoint) = TestEnvironment::with_checkpoint();
     let file = environment.source().join("a.txt");
     let run = environment.run(["dump", &checkpoint, file.to_str().unwrap()]).success();

@@ -63,7 +63,8 @@ fn names_that_are_no_text_come_back_and_are_shown_escaped() {
 
 #[test]
 fn a_checkpoint_is_restored_with_a_warning() {
-    const WARNING: &str = "is a checkpoint of an unfinished backup: what that had not reached is missing";
+    const WARNING: &str =
+        "is a checkpoint of an unfinished backup: what that had not reached is missing";
     let (environment, checkpoint) = TestEnvironment::with_checkpoint();
     let selector = format!("{checkpoint}:{}", environment.source().display());
     environment.run(["restore", &selector, "-t", "first"]).success().complains(WARNING);

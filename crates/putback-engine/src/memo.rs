@@ -116,7 +116,11 @@ impl<T: Clone> HardLinks<T> {
             Slot::Occupied(mut slot) => {
                 let met = slot.get_mut();
                 met.links_left -= 1;
-                if met.links_left == 0 { Some(slot.remove().noted) } else { Some(met.noted.clone()) }
+                if met.links_left == 0 {
+                    Some(slot.remove().noted)
+                } else {
+                    Some(met.noted.clone())
+                }
             }
         }
     }
