@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use crate::harness::{TestEnvironment, schema};
+use crate::harness::{TestEnvironment, assert_same_tree, schema};
 
 #[test]
 fn a_backup_says_what_it_did() {
@@ -88,6 +88,21 @@ fn a_file_that_cannot_be_read_is_reported_and_the_rest_is_saved() {
     let errors = run.error_messages();
     assert_eq!(errors[0]["kind"], "unreadable");
     schema::check_messages("backup", &errors);
+}
+
+#[test]
+#[cfg(unix)]
+fn many_folders_of_one_file_each_need_few_open_files() {
+    let environment = TestEnvironment::with_repository();
+    for number in 0..600 {
+        environment.write(format!("folder-{number:03}/file"), format!("file {number}"));
+    }
+    let source = environment.source();
+    let arguments = ["backup", source.to_str().unwrap(), "--threads", "4"];
+    environment.run_with_open_files(256, arguments).success().shows("600 new");
+    let selector = format!("latest:{}", source.display());
+    environment.run(["restore", &selector, "-t", "out"]).success();
+    assert_same_tree(&source, &environment.path("work/out"));
 }
 
 #[test]

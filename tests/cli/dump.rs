@@ -35,6 +35,22 @@ fn a_single_file_is_written_as_it_is() {
 }
 
 #[test]
+fn a_checkpoint_is_dumped_with_a_warning() {
+    const WARNING: &str =
+        "is a checkpoint of an unfinished backup: what that had not reached is missing";
+    let (environment, checkpoint) = TestEnvironment::with_checkpoint();
+    let file = environment.source().join("a.txt");
+    let run = environment.run(["dump", &checkpoint, file.to_str().unwrap()]).success();
+    assert_eq!(run.complains(WARNING).stdout(), "first file\n");
+    environment.run(["dump", &checkpoint, "-t", "first.tar"]).success().complains(WARNING);
+    let latest = ["dump", "latest", "--checkpoints", "-t", "latest.tar"];
+    environment.run(latest).success().complains(WARNING);
+    environment.backup();
+    let run = environment.run(["dump", "latest", "-t", "complete.tar"]).success();
+    assert!(!run.stderr().contains("checkpoint"), "{}", run.stderr());
+}
+
+#[test]
 fn what_is_not_there_cannot_be_dumped() {
     let environment = TestEnvironment::with_snapshot();
     environment.run(["dump", "latest:/no/such", "-t", "out"]).code(1).complains("/no/such");

@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 
+use serde_json::Value;
+
 use crate::harness::{TestEnvironment, assert_same_tree, schema};
 
 #[test]
@@ -57,6 +59,28 @@ fn names_that_are_no_text_come_back_and_are_shown_escaped() {
     let restored =
         environment.path("work/out").join(environment.source().strip_prefix("/").unwrap());
     assert_same_tree(&environment.source(), &restored);
+}
+
+#[test]
+fn a_checkpoint_is_restored_with_a_warning() {
+    const WARNING: &str =
+        "is a checkpoint of an unfinished backup: what that had not reached is missing";
+    let (environment, checkpoint) = TestEnvironment::with_checkpoint();
+    let selector = format!("{checkpoint}:{}", environment.source().display());
+    environment.run(["restore", &selector, "-t", "first"]).success().complains(WARNING);
+    assert!(environment.path("work/first/a.txt").exists());
+    assert!(!environment.path("work/first/b.txt").exists());
+    let latest = ["restore", "latest", "--checkpoints", "-t", "latest"];
+    environment.run(latest).success().complains(WARNING);
+    let run = environment.run(["restore", &checkpoint, "-t", "json", "-n", "--json"]).success();
+    let messages = run.error_messages();
+    let is_told = |message: &Value| {
+        message["message_type"] == "warning" && message["message"].to_string().contains(WARNING)
+    };
+    assert!(messages.iter().any(is_told), "{messages:?}");
+    environment.backup();
+    let run = environment.run(["restore", "latest", "-t", "complete"]).success();
+    assert!(!run.stderr().contains("checkpoint"), "{}", run.stderr());
 }
 
 #[test]

@@ -55,6 +55,26 @@ impl TestEnvironment {
         environment
     }
 
+    /// With the checkpoints of a backup of two files that was not finished; the id is that of one with only the first
+    /// file, `a.txt`.
+    pub(crate) fn with_checkpoint() -> (Self, String) {
+        let environment = Self::with_repository();
+        environment.write("a.txt", "first file\n");
+        environment.write("b.txt", "second file\n");
+        // A checkpoint after every step, and without what was made at the end they are all that there is.
+        let mut arguments = vec![OsString::from("backup"), environment.source().into()];
+        let options = ["--checkpoint-interval", "0s", "--threads", "1", "--json"];
+        arguments.extend(options.map(OsString::from));
+        let run = environment.run(arguments).success();
+        let messages = run.messages();
+        let checkpoint = messages.iter().find(|message| message["message_type"] == "checkpoint");
+        let checkpoint = checkpoint.unwrap()["snapshot_id"].as_str().unwrap().to_owned();
+        let summary = run.message("summary");
+        let complete = summary["snapshot_id"].as_str().unwrap();
+        environment.run(["forget", complete, "--unsafe-allow-remove-all"]).success();
+        (environment, checkpoint)
+    }
+
     /// Backs up [`Self::source`].
     pub(crate) fn backup(&self) -> Run {
         self.run([OsStr::new("backup"), self.source().as_os_str()]).success()
@@ -185,6 +205,24 @@ impl TestEnvironment {
             open_to_all(self.root.path());
             command.uid(NOBODY).gid(NOBODY);
         }
+        self.finish(command.output().unwrap())
+    }
+
+    /// Runs the program where a process may have this many files open, and may not raise that.
+    #[cfg(unix)]
+    pub(crate) fn run_with_open_files<I, S>(&self, limit: u32, arguments: I) -> Run
+    where
+        I: IntoIterator<Item = S>,
+        S: AsRef<OsStr>,
+    {
+        let program = self.command(arguments);
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("ulimit -n {limit} && exec \"$0\" \"$@\""));
+        command.arg(program.get_program()).args(program.get_args()).env_clear();
+        for (name, value) in program.get_envs() {
+            command.envs(value.map(|value| (name, value)));
+        }
+        command.current_dir(self.path("work")).stdin(Stdio::null());
         self.finish(command.output().unwrap())
     }
 

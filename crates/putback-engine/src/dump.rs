@@ -11,7 +11,7 @@
 //! | owner, mode | by number and name, all 12 bits | mode without set-user-id, set-group-id and sticky |
 //! | extended attributes | as `SCHILY.xattr.NAME`, which GNU tar, star and libarchive read | left out |
 //! | ACLs | as `SCHILY.acl.access` and `.default` in text, with numbers | left out |
-//! | hard links | kept | each a copy |
+//! | hard links | kept, where all names had the same content | each a copy |
 //! | symbolic links | kept | kept; a problem if the target is not UTF-8 |
 //! | devices, FIFOs | kept | left out, a problem |
 //! | sockets | left out, a problem | left out, a problem |
@@ -969,6 +969,33 @@ mod tests {
         }
         assert_eq!(members["./s1"].entry_type, EntryType::Symlink);
         assert_eq!(members["./s2"].link, Some(b"./s1".to_vec()));
+    }
+
+    #[test]
+    fn names_of_different_files_with_one_inode_number_stay_apart() {
+        let linked = |mut entry: Entry| {
+            (entry.links, entry.device, entry.inode) = (2, 1, 7);
+            entry
+        };
+        // The other name of `a/x` lies elsewhere; it went while the backup ran, and its number came to `z/y`. The
+        // file of `b` and `c` was written between the two.
+        let folder = Folder::of([
+            linked(file("a/x", b"first")),
+            linked(file("z/y", b"other")),
+            linked(file("z/y2", b"other")),
+            Entry { inode: 8, ..linked(file("b", b"old")) },
+            Entry { inode: 8, ..linked(file("c", b"newer")) },
+        ]);
+        let (bytes, problems) = archive_of(&folder, "", ArchiveFormat::Tar);
+        assert_eq!(problems, [""; 0]);
+        let target = tempfile::tempdir().unwrap();
+        tar::Archive::new(&bytes[..]).unpack(target.path()).unwrap();
+        for (path, content) in
+            [("a/x", "first"), ("z/y", "other"), ("z/y2", "other"), ("b", "old"), ("c", "newer")]
+        {
+            let found = fs_err::read_to_string(target.path().join(path)).unwrap();
+            assert_eq!(found, content, "{path}");
+        }
     }
 
     #[test]

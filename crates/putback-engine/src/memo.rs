@@ -5,11 +5,12 @@
 //! to a file from the others.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
-use std::hash::Hash;
+use std::collections::hash_map::{DefaultHasher, Entry as Slot};
+use std::hash::{Hash, Hasher};
+use std::mem::discriminant;
 
 use putback_format::id::BlobId;
-use putback_format::tree::{Entry, EntryKind};
+use putback_format::tree::{Content, Entry, EntryKind};
 
 /// Names everything below a directory: half the bits of its pages' ids, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -79,9 +80,19 @@ impl<K: Eq + Hash, V> SubtreeMemo<K, V> {
 
 /// The files of one snapshot that have several links.
 ///
+/// Device and inode alone do not make two entries one file: while a backup runs, a file may change
+/// between two of its names, or go, and another get its number. Entries that are not alike are files
+/// of their own.
+///
 /// Memory: one record for each file of which a link was met and another was not yet.
 pub(crate) struct HardLinks<T> {
-    open: HashMap<(u64, u64), (T, u64)>,
+    open: HashMap<(u64, u64), Met<T>>,
+}
+
+struct Met<T> {
+    noted: T,
+    fingerprint: u64,
+    links_left: u64,
 }
 
 impl<T: Clone> HardLinks<T> {
@@ -95,29 +106,66 @@ impl<T: Clone> HardLinks<T> {
         if !is_hard_linked(entry) {
             return None;
         }
+        let fingerprint = fingerprint(entry);
         match self.open.entry((entry.device, entry.inode)) {
             Slot::Vacant(slot) => {
-                slot.insert((note(), entry.links - 1));
+                slot.insert(Met { noted: note(), fingerprint, links_left: entry.links - 1 });
                 None
             }
+            Slot::Occupied(slot) if slot.get().fingerprint != fingerprint => None,
             Slot::Occupied(mut slot) => {
-                let (noted, others) = slot.get_mut();
-                *others -= 1;
-                if *others == 0 { Some(slot.remove().0) } else { Some(noted.clone()) }
+                let met = slot.get_mut();
+                met.links_left -= 1;
+                if met.links_left == 0 {
+                    Some(slot.remove().noted)
+                } else {
+                    Some(met.noted.clone())
+                }
             }
         }
     }
 }
 
-/// Whether other entries may be links to the same file.
+/// Whether other entries may be links to the same file. Where the number of an inode is not known,
+/// nothing tells which.
 pub(crate) fn is_hard_linked(entry: &Entry) -> bool {
-    entry.links > 1 && !matches!(entry.kind, EntryKind::Directory { .. })
+    entry.links > 1 && entry.inode != 0 && !matches!(entry.kind, EntryKind::Directory { .. })
+}
+
+/// What the entries of one file have in common besides their number: all that its bytes depend on,
+/// and the time of their last change.
+fn fingerprint(entry: &Entry) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    entry.mtime.hash(&mut hasher);
+    discriminant(&entry.kind).hash(&mut hasher);
+    match &entry.kind {
+        EntryKind::File { size, content, holes } => {
+            size.hash(&mut hasher);
+            match content {
+                Content::Inline(bytes) => bytes.hash(&mut hasher),
+                Content::Chunks(chunks) | Content::Lists { pages: chunks, .. } => {
+                    chunks.hash(&mut hasher);
+                }
+            }
+            for hole in holes {
+                (hole.offset, hole.length).hash(&mut hasher);
+            }
+        }
+        EntryKind::Symlink { target } => target.hash(&mut hasher),
+        EntryKind::CharacterDevice { major, minor } | EntryKind::BlockDevice { major, minor } => {
+            (major, minor).hash(&mut hasher);
+        }
+        EntryKind::Directory { .. } | EntryKind::Fifo | EntryKind::Socket => {}
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]
 mod tests {
+    use putback_format::tree::Extent;
+
     use super::*;
-    use crate::tree_source::testing::file;
+    use crate::tree_source::testing::{file, special, symlink};
 
     #[test]
     fn a_full_memo_forgets_the_smallest_subtrees() {
@@ -154,5 +202,41 @@ mod tests {
         assert_eq!(links.meet(&entry, || 2), Some(1));
         assert_eq!(links.meet(&entry, || 3), Some(1));
         assert!(links.open.is_empty());
+    }
+
+    #[test]
+    fn entries_with_one_inode_number_that_are_not_alike_are_files_of_their_own() {
+        let linked = |mut entry: Entry| {
+            (entry.links, entry.device, entry.inode) = (2, 1, 7);
+            entry
+        };
+        let with_hole = |offset| {
+            let content = Content::Inline(b"12345".to_vec());
+            let holes = vec![Extent { offset, length: 3 }];
+            linked(special("a", EntryKind::File { size: 8, content, holes }))
+        };
+        let device = |minor| linked(special("a", EntryKind::BlockDevice { major: 8, minor }));
+        let first = linked(file("a", b"12345"));
+        let mut later = first.clone();
+        later.mtime.nanoseconds += 1;
+        for (first, second) in [
+            (&first, &linked(file("b", b"54321"))),
+            (&first, &linked(file("b", b"1234"))),
+            (&first, &later),
+            (&first, &linked(symlink("b", "12345"))),
+            (&linked(symlink("a", "x")), &linked(symlink("b", "y"))),
+            (&with_hole(0), &with_hole(2)),
+            (&device(1), &device(2)),
+        ] {
+            let mut links = HardLinks::new();
+            assert_eq!(links.meet(first, || 1), None);
+            assert_eq!(links.meet(second, || 2), None, "{first:?} {second:?}");
+            // It has taken nothing from the file that was met first.
+            assert_eq!(links.meet(first, || 3), Some(1));
+        }
+        // Nothing tells which entries without a number belong together.
+        let mut links = HardLinks::new();
+        let unknown = Entry { inode: 0, ..first };
+        assert_eq!((links.meet(&unknown, || 1), links.meet(&unknown, || 2)), (None, None));
     }
 }

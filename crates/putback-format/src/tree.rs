@@ -229,7 +229,8 @@ pub struct Entry {
     pub device: u64,
     /// Inode number.
     pub inode: u64,
-    /// Number of hard links; entries of one snapshot with `links > 1` and the same device and inode are one file.
+    /// Number of hard links; entries of one snapshot with `links > 1` and the same device and inode are one file if
+    /// they also have the same content and mtime.
     pub links: u64,
     /// `STATX_ATTR_*` bits among immutable, append-only, nodump, compressed; 0 elsewhere than Linux.
     pub flags: u64,

@@ -11,7 +11,7 @@ use putback_format::snapshot::Snapshot;
 use putback_format::tree::EntryKind;
 use putback_repo::{Event, Observer, Repository};
 
-use crate::commands::select::{FilterArgs, SnapshotPath};
+use crate::commands::select::{FilterArgs, SnapshotPath, warn_of_checkpoint};
 use crate::context::Context;
 use crate::report::{Failure, Outcome};
 use crate::ui::progress::{self, Entries, Kind};
@@ -52,6 +52,7 @@ pub(crate) fn run(context: &Context, args: &DumpArgs) -> anyhow::Result<Outcome>
     let repository = context.open()?;
     let stored = wanted.find(&repository, &args.filter)?;
     context.show_warnings(&repository);
+    warn_of_checkpoint(context, &stored);
     let entry = repository.entry_at(&stored.snapshot, &wanted.path)?;
     let is_directory = matches!(entry.kind, EntryKind::Directory { .. });
     let format = match args.archive {

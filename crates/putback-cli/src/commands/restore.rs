@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use putback_engine::restore::{self, Overwrite, RestoreOptions, RestoreReport};
 
-use crate::commands::select::{FilterArgs, SnapshotPath};
+use crate::commands::select::{FilterArgs, SnapshotPath, warn_of_checkpoint};
 use crate::context::{self, Context};
 use crate::report::{Failure, Outcome};
 use crate::ui::progress::{self, Entries, Kind};
@@ -106,6 +106,7 @@ pub(crate) fn run(context: &Context, args: RestoreArgs) -> anyhow::Result<Outcom
         })?;
     let repository = context.open()?;
     let stored = args.snapshot.find(&repository, &args.filter)?;
+    warn_of_checkpoint(context, &stored);
     let cancel = context.interrupt.cancel("stopping");
     let options = RestoreOptions {
         target: context::absolute(&target)?,

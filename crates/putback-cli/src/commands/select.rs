@@ -8,6 +8,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use putback_repo::{Repository, SnapshotFilter, StoredSnapshot};
 
 use crate::bytes;
+use crate::context::Context;
 use crate::report::Failure;
 use crate::ui::text;
 
@@ -121,6 +122,16 @@ impl SnapshotPath {
         filter: &FilterArgs,
     ) -> anyhow::Result<StoredSnapshot> {
         Ok(repository.find_snapshot(&self.selector, &filter.filter()?)?)
+    }
+}
+
+/// Says that a checkpoint is not all of what was to be backed up. Without a word, what is made of it would pass for all.
+pub(crate) fn warn_of_checkpoint(context: &Context, stored: &StoredSnapshot) {
+    if !stored.snapshot.complete {
+        context.ui.warning(&format!(
+            "snapshot {} is a checkpoint of an unfinished backup: what that had not reached is missing",
+            stored.id.short()
+        ));
     }
 }
 

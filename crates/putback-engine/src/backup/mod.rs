@@ -6,10 +6,12 @@
 //! ```
 //!
 //! [`pipeline`] holds the workers, [`parent`] what an earlier snapshot saves us from reading,
-//! [`contents`] how one file is read, [`assembly`] how directories become pages.
+//! [`contents`] how one file is read, [`links`] what is known of it under its other names, [`assembly`] how
+//! directories become pages.
 
 pub(crate) mod assembly;
 pub(crate) mod contents;
+mod links;
 pub(crate) mod parent;
 mod pipeline;
 mod stream;

@@ -5,11 +5,13 @@
 //! Sealing and writing happen behind the repository's own channel.
 //!
 //! Memory: `workers × (4 × chunk_bytes_max + frame_bytes)`, the jobs of `3 × workers` batches, and what
-//! [`super::assembly`] and the repository's writer say of theirs.
+//! [`super::assembly`], [`super::links`] and the repository's writer say of theirs.
+//!
+//! Open files: a job keeps its directory open. A batch takes jobs from so many directories that those of all batches
+//! have no more than half of what this process may open; the rest is for the walk, what is read, and the storage.
 //!
 //! One of the few files that start threads; they end with the call.
 
-use std::collections::HashMap;
 use std::io::{Seek, SeekFrom};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -25,9 +27,10 @@ use putback_repo::{Action, Amount, Event, FrameWriter, Phase, clock};
 use super::Run;
 use super::assembly::{Assembly, Node, Place};
 use super::contents::{ChunkReader, Failure, FileContent};
+use super::links::{LINKS_BYTES_MAX, Linked, Links};
 use super::parent::{ParentDirectory, Parents};
 use crate::Error;
-use crate::platform::{self, FileKind, Identity, Users};
+use crate::platform::{self, FileKind, Users};
 use crate::source::filter::Filter;
 use crate::source::metadata::{
     ChangeRules, build_entry, is_changed_between, is_unchanged, is_volatile, kind_without_content,
@@ -38,7 +41,7 @@ use crate::source::walk::{Found, Step, Walker};
 
 /// A batch of files is handed over when they have this many bytes together.
 const BATCH_BYTES: u64 = 1 << 20;
-/// Or when they are this many: each may keep its directory open.
+/// Or when they are this many.
 const BATCH_FILES: usize = 256;
 /// A file that changed while it was read is read once more up to this size.
 const READ_AGAIN_BYTES_MAX: u64 = 64 << 20;
@@ -172,74 +175,6 @@ impl Drop for Batch<'_> {
     }
 }
 
-/// Contents of files that have more names than were met so far.
-#[derive(Default)]
-struct Links {
-    known: Mutex<HashMap<Identity, Link>>,
-    changed: Condvar,
-}
-
-enum Link {
-    /// A worker reads it.
-    Reading,
-    /// Its entry under one name, and how many other names may still come.
-    Read(Box<Entry>, u64),
-}
-
-/// What a worker finds out about a file with several names.
-enum Linked<'a> {
-    /// It was read under another name.
-    Known(Box<Entry>),
-    /// It is to be read; other workers that meet it wait until this is dropped.
-    Unknown { _reading: Reading<'a> },
-}
-
-struct Reading<'a> {
-    links: &'a Links,
-    identity: Identity,
-}
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        let mut known = guard(&self.links.known);
-        if let Some(Link::Reading) = known.get(&self.identity) {
-            // It could not be read: the next worker tries under its own name.
-            known.remove(&self.identity);
-        }
-        drop(known);
-        self.links.changed.notify_all();
-    }
-}
-
-impl Links {
-    /// The entry of another name of the same file, if it is still the same. Waits for whoever reads it just now;
-    /// that worker waits for nobody, so that this ends.
-    fn find(&self, found: &Found) -> Linked<'_> {
-        let identity = found.stat.identity();
-        let mut known = guard(&self.known);
-        while let Some(Link::Reading) = known.get(&identity) {
-            known = self.changed.wait(known).unwrap_or_else(PoisonError::into_inner);
-        }
-        if let Some(Link::Read(entry, left)) = known.get_mut(&identity)
-            && entry.mtime == found.stat.mtime
-            && entry.ctime == found.stat.ctime
-        {
-            let entry = Box::new(Entry { name: found.name().to_vec(), ..Entry::clone(entry) });
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                known.remove(&identity);
-            }
-            return Linked::Known(entry);
-        }
-        known.insert(identity, Link::Reading);
-        Linked::Unknown { _reading: Reading { links: self, identity } }
-    }
-
-    fn add(&self, identity: Identity, entry: &Entry) {
-        guard(&self.known).insert(identity, Link::Read(Box::new(entry.clone()), entry.links - 1));
-    }
-}
-
 /// What the workers share.
 struct Workshop<'a> {
     run: &'a Run<'a>,
@@ -287,7 +222,7 @@ pub(crate) fn store_paths(
         assembly: &assembly,
         users: &users,
         progress: Progress::default(),
-        links: Links::default(),
+        links: Links::new(LINKS_BYTES_MAX),
         frames: (0..workers).map(|_| Mutex::new(run.backup.frame_writer(BlobKind::Data))).collect(),
     };
     let (sender, receiver) = crossbeam_channel::bounded(2 * workers);
@@ -313,6 +248,8 @@ pub(crate) fn store_paths(
             root_parent: Some(parent),
             batch: Vec::new(),
             batch_bytes: 0,
+            batch_directories: 0,
+            batch_directories_max: batch_directories_max(platform::open_files_limit(), workers),
             rules: ChangeRules {
                 ignore_inode: options.ignore_inode,
                 ignore_ctime: options.ignore_ctime,
@@ -323,6 +260,14 @@ pub(crate) fn store_paths(
         is_done.store(true, Ordering::Relaxed);
         outcome
     })
+}
+
+/// From how many directories a batch may take files where a process may open `open_files_max`.
+fn batch_directories_max(open_files_max: u64, workers: usize) -> usize {
+    // Those that wait in the channel, those that workers have, and the one that is gathered or waits for room.
+    let batches = 3 * workers as u64 + 1;
+    let each = open_files_max / 2 / batches;
+    usize::try_from(each).unwrap_or(usize::MAX).clamp(1, BATCH_FILES)
 }
 
 /// Counts files and bytes ahead of the backup, for its progress.
@@ -357,6 +302,9 @@ struct Walk<'a> {
     root_parent: Option<ParentDirectory>,
     batch: Vec<Job>,
     batch_bytes: u64,
+    /// Directories that `batch` keeps open.
+    batch_directories: usize,
+    batch_directories_max: usize,
     rules: ChangeRules,
     checkpointed: Instant,
 }
@@ -461,6 +409,13 @@ impl Walk<'_> {
             let entry = self.workshop.other_entry(&found);
             return self.workshop.assembly.complete(place, entry);
         }
+        let is_open = |job: &Job| Arc::ptr_eq(job.found.directory(), found.directory());
+        if !self.batch.iter().rev().any(is_open) {
+            if self.batch_directories == self.batch_directories_max {
+                self.send()?;
+            }
+            self.batch_directories += 1;
+        }
         self.batch_bytes += found.stat.size;
         self.batch.push(Job { place, found, previous: newest });
         if self.batch_bytes >= BATCH_BYTES || self.batch.len() >= BATCH_FILES {
@@ -516,7 +471,7 @@ impl Walk<'_> {
             return Ok(());
         }
         let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
+        (self.batch_bytes, self.batch_directories) = (0, 0);
         *guard(&self.workshop.progress.batches) += 1;
         if self.sender.send(batch).is_err() {
             self.workshop.progress.check()?;
@@ -588,7 +543,8 @@ impl Workshop<'_> {
             return self.assembly.complete(place, None);
         }
         run.observer.event(Event::FileStarted { path: &found.path });
-        let entry = match (found.stat.links > 1).then(|| self.links.find(&found)) {
+        let linked = (found.stat.links > 1).then(|| self.links.find(found.name(), &found.stat));
+        let entry = match linked {
             Some(Linked::Known(entry)) => Ok(*entry),
             // What others wait for is dropped after the reading.
             _linked => self.read_entry(&found, reader, frame),
@@ -718,5 +674,25 @@ fn data_bytes(entry: &Entry) -> u64 {
             size - holes.iter().map(|hole| hole.length).sum::<u64>()
         }
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_directories_of_all_batches_fit_into_half_of_the_open_files() {
+        for limit in [256, 1_024, 4_096, 65_536, 1 << 20, u64::MAX] {
+            for workers in [1, 2, 8, 32] {
+                let each = batch_directories_max(limit, workers);
+                assert!((1..=BATCH_FILES).contains(&each), "{limit} {workers}");
+                let all = each as u64 * (3 * workers as u64 + 1);
+                assert!(all <= limit / 2, "{limit} {workers}: {all}");
+            }
+        }
+        // Where there is room, it is the number of files that ends a batch; and it always takes one file.
+        assert_eq!(batch_directories_max(1 << 20, 16), BATCH_FILES);
+        assert_eq!(batch_directories_max(64, 64), 1);
     }
 }

@@ -34,7 +34,7 @@ use {other as system, other_target as system_target};
 use {unix as system, unix_target as system_target};
 
 pub use putback_store::at::{read_exact_at, write_all_at};
-pub use system::{Directory, raise_open_files_limit};
+pub use system::{Directory, open_files_limit, raise_open_files_limit};
 pub use system_target::TargetDirectory;
 pub use target::{
     MetadataProblem, MetadataStep, Removal, TargetMetadata, apply_metadata, punch_hole,

@@ -253,6 +253,12 @@ pub(super) fn effective_uid() -> u32 {
 /// Allows this process as many open files as the system permits. Nothing to do here.
 pub fn raise_open_files_limit() {}
 
+/// How many files this process may have open at a time. Nothing here counts them.
+#[must_use]
+pub fn open_files_limit() -> u64 {
+    u64::MAX
+}
+
 pub(super) fn is_exhaustion(_error: &io::Error) -> bool {
     false
 }

@@ -498,6 +498,7 @@ fn this_machine_and_user_have_names() {
     assert!(!name.is_empty());
     assert!(!is_root() || name == "root");
     raise_open_files_limit();
+    assert!(open_files_limit() > 2);
     assert!(!is_exhaustion(&io::ErrorKind::NotFound.into()));
     assert!(stat_path(Path::new("/no/such/path")).is_err());
     assert!(stat_path_following(Path::new("/")).unwrap().is_directory());

@@ -287,7 +287,10 @@ fn stat_descriptor(descriptor: BorrowedFd<'_>) -> io::Result<Stat> {
 fn stat_at(at: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<Stat> {
     use rustix::fs::StatxFlags;
 
-    let quiet = flags | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
+    // Without AT_STATX_DONT_SYNC: with it NFS, CephFS and AFS answer from attributes of any age, and a file that another
+    // machine has rewritten would count as unchanged in every backup (statx(2)). What is used is AT_STATX_SYNC_AS_STAT,
+    // which is 0: as fresh as stat(2) has it. No local file system can show the difference.
+    let quiet = flags | AtFlags::NO_AUTOMOUNT;
     match rustix::fs::statx(at, name, quiet, StatxFlags::BASIC_STATS | StatxFlags::BTIME) {
         Ok(stat) => stat_from_statx(&stat),
         // Kernels before 4.11, and sandboxes that do not know the call.
@@ -541,6 +544,14 @@ pub fn raise_open_files_limit() {
     let limit = getrlimit(Resource::Nofile);
     // A failure leaves what was there, which is enough for all but unusual trees.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// How many files this process may have open at a time.
+#[must_use]
+pub fn open_files_limit() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 pub(super) fn is_exhaustion(error: &io::Error) -> bool {
