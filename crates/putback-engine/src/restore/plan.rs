@@ -24,7 +24,7 @@ use crate::Error;
 use crate::platform::{self, FileKind, Names, Stat, TargetDirectory};
 use crate::restore::chunks::ChunkRefs;
 use crate::restore::decide::{Decision, decide, kind_of};
-use crate::restore::delete::{Deleted, delete, stat_if_there};
+use crate::restore::delete::{Deleted, Deleting, delete, stat_if_there};
 use crate::restore::folder::Folder;
 use crate::restore::item::{Body, Candidate, FileBody, Item, Leader, Link, Method, Piece, Place};
 use crate::restore::metadata::{Metadata, OwnerRule, Owners, gives_acl};
@@ -67,7 +67,9 @@ pub(super) struct Level {
     pub(super) next_name: usize,
     /// Names that the snapshot has not.
     pub(super) extra: Vec<Box<[u8]>>,
-    pub(super) may_delete: bool,
+    pub(super) deleting: Deleting,
+    /// The device that it was on when it was backed up, 0 if unknown.
+    pub(super) device: u64,
 }
 
 #[derive(Clone)]
@@ -87,8 +89,13 @@ impl Level {
             names: Names::default(),
             next_name: 0,
             extra: Vec::new(),
-            may_delete: false,
+            deleting: Deleting::No,
+            device: 0,
         }
+    }
+
+    pub(super) fn may_delete(&self) -> bool {
+        matches!(self.deleting, Deleting::On(_))
     }
 
     /// Whether the target has `name`. Must be called with ascending names; those passed over are extra.
@@ -97,7 +104,7 @@ impl Level {
             let (found, _) = self.names.get(self.next_name);
             match found.cmp(name) {
                 std::cmp::Ordering::Less => {
-                    if self.may_delete {
+                    if self.may_delete() {
                         self.extra.push(found.into());
                     }
                     self.next_name += 1;
@@ -168,7 +175,12 @@ impl<'r> Planner<'r> {
             let failed =
                 |source| Error::Target { path: options.target.display().to_string(), source };
             root.read_names(&mut level.names).map_err(failed)?;
-            level.may_delete = base.entry.is_directory() && run.may_delete_in(&base.path);
+            if options.delete && base.entry.is_directory() {
+                run.tell_more_unread();
+                let device = root.stat_self().map_err(failed)?.device;
+                level.device = base.entry.device;
+                level.deleting = run.deleting_in(Deleting::No, &base.path, base.is_shell, device);
+            }
         }
         Ok(Self {
             run,
@@ -291,7 +303,7 @@ impl<'r> Planner<'r> {
 
     /// Removes a directory that is in the way, if it is empty or may be emptied.
     fn clear_directory(&mut self, directory: &TargetDirectory, name: &[u8]) -> io::Result<()> {
-        let may_delete = self.levels.last().is_some_and(|level| level.may_delete);
+        let may_delete = self.levels.last().is_some_and(Level::may_delete);
         let refused =
             || io::Error::other("a folder that is not empty is there, and nothing may be deleted");
         if may_delete {
@@ -671,16 +683,6 @@ impl Draft {
 }
 
 impl Run<'_> {
-    /// Whether `delete` holds in the directory `path`. Above what was backed up, a snapshot knows only the way.
-    pub(super) fn may_delete_in(&self, path: &[u8]) -> bool {
-        self.options.delete
-            && self.snapshot.paths.iter().any(|root| {
-                let root = root.strip_suffix(b"/").unwrap_or(root);
-                path.strip_prefix(root)
-                    .is_some_and(|below| below.is_empty() || below.starts_with(b"/"))
-            })
-    }
-
     /// How a file is written where nothing has its name. Where a later restore would not look at its content, a
     /// file that takes time to write gets its name last.
     fn method_for_new(&self, content: Option<&Content>) -> Method {

@@ -1,6 +1,7 @@
 //! Restores into real folders, from repositories in memory.
 
 pub(super) mod backup;
+mod deleting;
 
 use std::collections::BTreeMap;
 use std::fs;
