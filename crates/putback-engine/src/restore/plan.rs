@@ -23,7 +23,7 @@ use putback_repo::{Action, Amount, Event, Phase};
 use crate::Error;
 use crate::platform::{self, FileKind, Names, Stat, TargetDirectory};
 use crate::restore::chunks::ChunkRefs;
-use crate::restore::decide::{Decision, decide, kind_of};
+use crate::restore::decide::{Decision, choose_method, decide, kind_of};
 use crate::restore::delete::{Deleted, Deleting, delete, stat_if_there};
 use crate::restore::folder::Folder;
 use crate::restore::item::{Body, Candidate, FileBody, Item, Leader, Link, Method, Piece, Place};
@@ -541,7 +541,8 @@ impl<'r> Planner<'r> {
         self.draft.links.push(Link { leader, item });
     }
 
-    /// Plans to compare an existing file.
+    /// Plans to compare an existing file. One that does not fit into a window is judged by its first part if it may be
+    /// changed in place, else by all of it, one window after the other.
     fn plan_comparison(
         &mut self,
         item: &Arc<Item>,
@@ -561,6 +562,8 @@ impl<'r> Planner<'r> {
             }
             Some(content) => {
                 let repository = self.run.repository;
+                let is_judged_as_a_whole = !item.is_kept_if_part_is_right();
+                let mut is_in_parts = false;
                 let mut position = 0;
                 for chunk in ChunkRefs::new(repository, &content) {
                     let chunk = match chunk {
@@ -588,10 +591,50 @@ impl<'r> Planner<'r> {
                             return Ok(());
                         }
                         number = self.draft.push_item(item);
+                        is_in_parts = true;
+                        if is_judged_as_a_whole && file.method() != Method::Undecided {
+                            // Part of it is wrong: the rest need not be looked at.
+                            break;
+                        }
                     }
+                }
+                if is_in_parts && is_judged_as_a_whole && !file.has_failed() {
+                    return self.end_parts(item, file, &content);
                 }
             }
         }
+        self.draft.planned.push(number);
+        Ok(())
+    }
+
+    /// Decides about an existing file that was compared in parts and is kept only if all of it is right.
+    fn end_parts(
+        &mut self,
+        item: &Arc<Item>,
+        file: &FileBody,
+        content: &Content,
+    ) -> Result<(), Error> {
+        if !self.draft.candidates.is_empty() {
+            self.close_window()?;
+            if self.run.is_stopped() {
+                return Ok(());
+            }
+        }
+        if file.method() == Method::Undecided {
+            // Every part of it was right.
+            file.set_method(choose_method(item, file, 1, 1));
+        }
+        let data_bytes = file.data_bytes();
+        if file.method() == Method::InPlace {
+            add(&self.run.counts.bytes_reused, data_bytes);
+        } else if self.run.options.dry_run {
+            file.set_changed();
+            add(&self.run.counts.bytes_written, data_bytes);
+        } else {
+            return self.plan_chunks(item, file, content);
+        }
+        self.hand.advance(0, data_bytes);
+        let number = self.draft.push_item(item);
         self.draft.planned.push(number);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 pub(super) mod backup;
 mod deleting;
+mod existing;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,0 +1,79 @@
+//! Existing files: that what must not be written to is replaced by renaming, whatever else is right about it.
+
+use super::*;
+
+/// So little fits into a window that files of a few chunks do not.
+const NARROW: Limits = Limits {
+    pieces_max: 5,
+    entries_max: 7,
+    entries_first: 2,
+    bytes_max: 1 << 20,
+    files_open_max: 4,
+    folders_open_max: 4,
+    frames_per_task: 8,
+};
+
+fn restore_narrowly(lab: &Lab, snapshot: &Snapshot, dry_run: bool) -> (RestoreReport, Told) {
+    let told = Told::default();
+    let options = RestoreOptions { dry_run, ..lab.options() };
+    let report =
+        restore_within(NARROW, &lab.repository, snapshot, b"/data", &options, &told).unwrap();
+    assert_eq!(told.problems(), []);
+    told.check_progress();
+    (report, told)
+}
+
+#[test]
+fn a_file_that_reaches_over_windows_is_replaced_if_any_of_it_is_wrong() {
+    let content = noise(1, 400_000);
+    let check = |wrong_at: usize, has_other_name: bool| {
+        let lab = Lab::new();
+        lab.write("file", &content);
+        let snapshot = lab.back_up();
+        let mut old = content.clone();
+        old[wrong_at] ^= 1;
+        lab.write_target("file", &old);
+        let other = lab.folder.path().join("other");
+        if has_other_name {
+            fs::hard_link(lab.target().join("file"), &other).unwrap();
+        }
+        let handle = fs::File::open(lab.target().join("file")).unwrap();
+        for dry_run in [true, false] {
+            let (report, told) = restore_narrowly(&lab, &snapshot, dry_run);
+            assert_eq!(told.action("/data/file"), Some(Action::Updated));
+            assert_eq!((report.bytes_written, report.bytes_reused), (400_000, 0), "{dry_run}");
+        }
+        lab.check_same();
+        let mut kept = vec![0; old.len()];
+        handle.read_exact_at(&mut kept, 0).unwrap();
+        assert!(kept == old, "wrong at {wrong_at}: it was written to");
+        if has_other_name {
+            assert!(fs::read(other).unwrap() == old);
+        }
+        for dry_run in [true, false] {
+            let (report, _) = restore_narrowly(&lab, &snapshot, dry_run);
+            assert_eq!((report.files_unchanged, report.bytes_reused), (1, 400_000));
+        }
+    };
+    for has_other_name in [false, true] {
+        check(399_999, has_other_name);
+        check(200_000, has_other_name);
+        check(0, has_other_name);
+    }
+}
+
+#[test]
+fn a_large_file_with_other_names_that_reaches_over_windows_is_not_written_to() {
+    let lab = Lab::new();
+    lab.write("large", noise(1, 5 << 20));
+    let snapshot = lab.back_up();
+    let mut old = noise(1, 5 << 20);
+    old[5_000_000] ^= 1;
+    lab.write_target("large", &old);
+    let other = lab.folder.path().join("other");
+    fs::hard_link(lab.target().join("large"), &other).unwrap();
+    let (report, _) = restore_narrowly(&lab, &snapshot, false);
+    assert_eq!(report.bytes_written, 5 << 20);
+    lab.check_same();
+    assert!(fs::read(other).unwrap() == old);
+}
