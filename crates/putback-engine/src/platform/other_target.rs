@@ -138,6 +138,19 @@ impl TargetDirectory {
         fs::rename(self.directory.child(from)?, self.directory.child(to)?)
     }
 
+    /// Gives the file `from` the name `to`, which must not exist. A file that gets it at the same moment may be
+    /// replaced.
+    ///
+    /// # Errors
+    /// The system's, without the path; `AlreadyExists` if anything has that name.
+    pub fn rename_new(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        match self.stat(to) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.rename(from, to),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes the link `name`, which must not exist.
     ///
     /// # Errors

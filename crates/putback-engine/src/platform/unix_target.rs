@@ -202,6 +202,49 @@ impl TargetDirectory {
         Ok(rustix::fs::renameat(&self.directory, from, &self.directory, to)?)
     }
 
+    /// Gives the file `from` the name `to`, which must not exist.
+    ///
+    /// Where the system cannot do that in one step, and has no hard links either, a file that gets the name at the same
+    /// moment is replaced.
+    ///
+    /// # Errors
+    /// The system's, without the path; `AlreadyExists` if anything has that name.
+    pub fn rename_new(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        check_plain_name(from)?;
+        check_plain_name(to)?;
+        if let Some(result) = self.rename_new_at_once(from, to) {
+            return result;
+        }
+        match rustix::fs::linkat(&self.directory, from, &self.directory, to, AtFlags::empty()) {
+            Ok(()) => self.remove_file(from),
+            Err(Errno::EXIST) => Err(Errno::EXIST.into()),
+            Err(_) => match self.stat(to) {
+                Ok(_) => Err(Errno::EXIST.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.rename(from, to),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// One call where the system and the file system have it, none elsewhere.
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    fn rename_new_at_once(&self, from: &[u8], to: &[u8]) -> Option<io::Result<()>> {
+        use rustix::fs::{RenameFlags, renameat_with};
+
+        let (directory, flags) = (&self.directory, RenameFlags::NOREPLACE);
+        match renameat_with(directory, from, directory, to, flags) {
+            Ok(()) => Some(Ok(())),
+            // An older kernel, a sandbox, or a file system that does not know the flag.
+            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::NOTSUP) => None,
+            Err(errno) => Some(Err(errno.into())),
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    fn rename_new_at_once(&self, _from: &[u8], _to: &[u8]) -> Option<io::Result<()>> {
+        None
+    }
+
     /// Makes the link `name`, which must not exist. `target` may be anything: it is not followed.
     ///
     /// # Errors

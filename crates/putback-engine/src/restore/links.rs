@@ -12,7 +12,7 @@ use crate::restore::add;
 use crate::restore::folder::guard;
 use crate::restore::item::{Failure, LeaderState, Link, Place};
 use crate::restore::queue::{Task, Window};
-use crate::restore::write::{COPY_BYTES, Worker, made_action, make_temporary};
+use crate::restore::write::{COPY_BYTES, Worker, made_action, make_temporary, rename_to_item};
 
 /// Links that are made by one task.
 const LINKS_PER_TASK: usize = 128;
@@ -96,7 +96,7 @@ impl Worker<'_> {
         let result = self.copy_file(&from, &file).and_then(|()| {
             let stat = platform::stat_file(&file)?;
             let (_, problems) = item.metadata.apply_to_file(&file, &stat, item.before_as_new());
-            directory.rename(&name, &item.name)?;
+            rename_to_item(&directory, &name, item)?;
             Ok((made_action(item), problems))
         });
         if result.is_err() {

@@ -22,6 +22,8 @@
 //!   followed, names that are not plain names are refused.
 //! * A file that cannot be completed is not left behind under its name. Only a large existing file that is being
 //!   brought up to date in place can be left between two states; it is then told as a problem.
+//! * Where nothing has a file's name, nothing is replaced that gets it meanwhile, or that the file system takes for the
+//!   same name.
 //! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
 //!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`].
 //! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed

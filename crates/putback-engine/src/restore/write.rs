@@ -196,7 +196,7 @@ impl<'r> Worker<'r> {
         };
         let result = self.fill_whole(item, body, &file, data).and_then(|problems| {
             if let Some(temporary) = &temporary {
-                directory.rename(temporary, &item.name)?;
+                rename_to_item(&directory, temporary, item)?;
             }
             Ok(problems)
         });
@@ -571,7 +571,7 @@ impl<'r> Worker<'r> {
         let before = if is_in_place { Before::Existing } else { item.before_as_new() };
         let (is_changed, problems) = item.metadata.apply_to_file(&file, &stat, before);
         if let Some(temporary) = &state.temporary {
-            directory.rename(temporary, &item.name)?;
+            rename_to_item(&directory, temporary, item)?;
             state.temporary = None;
         }
         let action = match body.method() {
@@ -624,6 +624,18 @@ pub(super) fn made_action(item: &Item) -> Action {
     match item.place {
         Place::Free => Action::Restored,
         _ => Action::Updated,
+    }
+}
+
+/// Gives a complete file its name: in place of what has it, or, if nothing had it, only if that is still so.
+pub(super) fn rename_to_item(
+    directory: &TargetDirectory,
+    temporary: &[u8],
+    item: &Item,
+) -> io::Result<()> {
+    match item.place {
+        Place::Free => directory.rename_new(temporary, &item.name),
+        _ => directory.rename(temporary, &item.name),
     }
 }
 

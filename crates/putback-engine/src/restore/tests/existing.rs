@@ -1,5 +1,7 @@
 //! Existing files: that what must not be written to is replaced by renaming, whatever else is right about it.
 
+use std::path::PathBuf;
+
 use super::*;
 
 /// So little fits into a window that files of a few chunks do not.
@@ -76,4 +78,38 @@ fn a_large_file_with_other_names_that_reaches_over_windows_is_not_written_to() {
     assert_eq!(report.bytes_written, 5 << 20);
     lab.check_same();
     assert!(fs::read(other).unwrap() == old);
+}
+
+/// Somebody else makes a file when the restore has begun one of the same name.
+struct Neighbour {
+    path: PathBuf,
+    told: Told,
+}
+
+impl Observer for Neighbour {
+    fn event(&self, event: Event<'_>) {
+        if let Event::FileStarted { .. } = event {
+            fs::write(&self.path, b"theirs").unwrap();
+        }
+        self.told.event(event);
+    }
+}
+
+#[test]
+fn a_file_that_was_not_there_when_its_name_was_looked_up_is_not_replaced() {
+    for overwrite in [Overwrite::Never, Overwrite::IfNewer] {
+        let lab = Lab::new();
+        lab.write("file", noise(1, 200_000));
+        let snapshot = lab.back_up();
+        let options = RestoreOptions { overwrite, ..lab.options() };
+        let neighbour = Neighbour { path: lab.target().join("file"), told: Told::default() };
+        let report = restore(&lab.repository, &snapshot, b"/data", &options, &neighbour).unwrap();
+        assert_eq!(report.problems, 1);
+        let problems = neighbour.told.problems();
+        assert_eq!(problems[0].0, "/data/file");
+        assert!(problems[0].2.starts_with("cannot write the file: "), "{problems:?}");
+        assert!(problems[0].2.contains("exists"), "{problems:?}");
+        assert_eq!(lab.read("file").unwrap(), b"theirs");
+        assert_eq!(fs::read_dir(lab.target()).unwrap().count(), 1);
+    }
 }
