@@ -302,6 +302,11 @@ pub(super) fn apply_metadata(file: &File, metadata: &TargetMetadata<'_>) -> Vec<
     problems
 }
 
+/// There are none here.
+pub(super) fn add_flags(_file: &File, _flags: u64) -> Vec<MetadataProblem> {
+    Vec::new()
+}
+
 /// A time that this system cannot express becomes the start of its count.
 fn system_time(time: Timestamp) -> SystemTime {
     let nanoseconds = Duration::from_nanos(time.nanoseconds.into());

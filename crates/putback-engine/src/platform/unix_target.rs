@@ -509,6 +509,11 @@ pub(super) fn apply_metadata(file: &File, metadata: &TargetMetadata<'_>) -> Vec<
     apply(Subject::Open(file.as_fd()), false, metadata)
 }
 
+pub(super) fn add_flags(file: &File, flags: u64) -> Vec<MetadataProblem> {
+    let added = Subject::Open(file.as_fd()).add_flags(flags);
+    added.err().map(|errno| problem(MetadataStep::Flags, INODE_FLAGS, errno)).into_iter().collect()
+}
+
 #[cfg(target_os = "linux")]
 pub(super) fn punch_hole(file: &File, hole: Extent) -> io::Result<()> {
     use rustix::fs::FallocateFlags;
@@ -536,13 +541,7 @@ fn apply(
 ) -> Vec<MetadataProblem> {
     let mut problems = Vec::new();
     let mut tell = |step, what: &str, result: Result<(), Errno>| {
-        let Err(errno) = result else { return };
-        problems.push(MetadataProblem {
-            step,
-            is_for_lack_of_privilege: matches!(errno, Errno::PERM | Errno::ACCESS)
-                && effective_uid() != 0,
-            message: format!("cannot set {what}: {}", io::Error::from(errno)),
-        });
+        problems.extend(result.err().map(|errno| problem(step, what, errno)));
     };
 
     let mut mode = metadata.mode & 0o7777;
@@ -573,7 +572,7 @@ fn apply(
     tell(MetadataStep::Mode, "the permissions", subject.set_mode(mode));
     tell(MetadataStep::Times, "the times", subject.set_mtime(metadata.mtime));
     if metadata.flags != 0 {
-        tell(MetadataStep::Flags, "the inode flags", subject.add_flags(metadata.flags));
+        tell(MetadataStep::Flags, INODE_FLAGS, subject.add_flags(metadata.flags));
     }
     if metadata.owner.is_some() && mode != metadata.mode & 0o7777 {
         problems.push(MetadataProblem {
@@ -584,6 +583,18 @@ fn apply(
         });
     }
     problems
+}
+
+/// What problems call the flags.
+const INODE_FLAGS: &str = "the inode flags";
+
+fn problem(step: MetadataStep, what: &str, errno: Errno) -> MetadataProblem {
+    MetadataProblem {
+        step,
+        is_for_lack_of_privilege: matches!(errno, Errno::PERM | Errno::ACCESS)
+            && effective_uid() != 0,
+        message: format!("cannot set {what}: {}", io::Error::from(errno)),
+    }
 }
 
 impl Subject<'_> {

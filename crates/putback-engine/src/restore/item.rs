@@ -276,6 +276,14 @@ pub(super) struct Link {
     pub(super) item: Arc<Item>,
 }
 
+/// A file that is complete but for flags, after which it can get no other name.
+pub(super) struct Unclosed {
+    pub(super) folder: Arc<Folder>,
+    pub(super) name: Box<[u8]>,
+    pub(super) identity: Identity,
+    pub(super) flags: u64,
+}
+
 /// A chunk of a file, and where it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Piece {

@@ -29,6 +29,7 @@
 //! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed
 //!   up, on another file system than the one that each of them is on, in a folder that the backup kept empty because
 //!   another file system was mounted there, or of what it could not read.
+//! * That a file is immutable or append-only is set when it has all its names.
 //! * After an interruption, restoring again goes on where it stopped: what is there is compared, and kept.
 //!
 //! Memory: at most three windows are alive (one planned, one waiting, the end of one being carried out), each of
@@ -36,7 +37,7 @@
 //! attributes and inline content (`Limits`): some 65 MiB if all were full at once, 30 MiB for usual trees, and twice
 //! as much where requests cost a round trip. To that come, for each worker, a request of stored frames (5 MiB) and one frame, and
 //! for each directory on the open path one page of its tree. Files with several names whose other names have not
-//! come up yet cost about 200 bytes each.
+//! come up yet cost about 200 bytes each, and those that are immutable or append-only as much until the end.
 
 mod chunks;
 mod compare;
@@ -72,7 +73,7 @@ use putback_repo::{Action, Amount, Cancel, Event, Observer, Phase, Repository};
 use crate::Error;
 use crate::platform::{self, TargetDirectory, Users};
 use crate::restore::folder::{Folder, OpenHandles, Target, guard};
-use crate::restore::item::{Failure, Item, Link, Method};
+use crate::restore::item::{Failure, Item, Link, Method, Unclosed};
 use crate::restore::plan::Planner;
 use crate::restore::queue::{Queue, Task};
 use crate::restore::select::Selection;
@@ -263,6 +264,7 @@ fn restore_within(
         open_files: OpenHandles::new(limits.files_open_max),
         begun: Mutex::default(),
         deferred_links: Mutex::default(),
+        unclosed: Mutex::default(),
         verified: Verified::new(options.verify && !options.dry_run),
         counts: Counts::default(),
         failure: Mutex::default(),
@@ -361,6 +363,8 @@ pub(super) struct Run<'a> {
     begun: Mutex<HashMap<u64, Arc<Item>>>,
     /// Links whose file was not complete when their turn came.
     deferred_links: Mutex<Vec<Link>>,
+    /// Files that get flags when all links are made.
+    unclosed: Mutex<Vec<Unclosed>>,
     verified: Verified,
     counts: Counts,
     failure: Mutex<Option<Error>>,

@@ -226,6 +226,7 @@ impl<'r> Planner<'r> {
         self.run.observer.event(Event::Total { phase: Phase::Restore, total });
         self.run.queue.wait_until_idle();
         self.hand.make_deferred_links();
+        self.hand.close_files();
         self.hand.flush(Phase::Restore);
         Ok(())
     }

@@ -20,7 +20,9 @@ use putback_repo::{Action, Amount, Event, FrameReader, Phase};
 
 use crate::platform::{self, FileKind, MetadataProblem, Stat, TargetDirectory};
 use crate::restore::folder::{Folder, guard};
-use crate::restore::item::{Body, Failure, FileBody, FileState, Item, Method, Piece, Place};
+use crate::restore::item::{
+    Body, Failure, FileBody, FileState, Item, Method, Piece, Place, Unclosed,
+};
 use crate::restore::links::link_tasks;
 use crate::restore::metadata::Before;
 use crate::restore::queue::{Task, Window};
@@ -204,7 +206,9 @@ impl<'r> Worker<'r> {
             // The file was made here. If it cannot be removed either, the failure that is told says enough.
             let _ = directory.remove_file(temporary.as_deref().unwrap_or(&item.name));
         }
-        result
+        let mut problems = result?;
+        self.close(item, &file, &mut problems);
+        Ok(problems)
     }
 
     fn fill_whole(
@@ -569,11 +573,12 @@ impl<'r> Worker<'r> {
             stat = platform::stat_file(&file)?;
         }
         let before = if is_in_place { Before::Existing } else { item.before_as_new() };
-        let (is_changed, problems) = item.metadata.apply_to_file(&file, &stat, before);
+        let (mut is_changed, mut problems) = item.metadata.apply_to_file(&file, &stat, before);
         if let Some(temporary) = &state.temporary {
             rename_to_item(&directory, temporary, item)?;
             state.temporary = None;
         }
+        is_changed |= self.close(item, &file, &mut problems);
         let action = match body.method() {
             Method::InPlace if !is_changed && !body.is_changed() => Action::Unchanged,
             Method::InPlace => Action::Updated,
@@ -601,6 +606,38 @@ impl<'r> Worker<'r> {
             }
         }
         Ok(())
+    }
+
+    /// Sets the flags that come last, if they are not set: now, or at the end if other names of the file have to be
+    /// made before. Says whether that makes the file another one.
+    pub(super) fn close(
+        &self,
+        item: &Item,
+        file: &File,
+        problems: &mut Vec<MetadataProblem>,
+    ) -> bool {
+        let flags = item.metadata.closing_flags();
+        let stat = platform::stat_file(file).ok();
+        if flags == 0 || stat.is_some_and(|stat| stat.flags & flags == flags) {
+            return false;
+        }
+        // Where it is bound to fail, it is told with the file.
+        if let Some(stat) = stat
+            && item.leader.is_some()
+            && platform::effective_uid() == 0
+        {
+            guard(&self.run.unclosed).push(Unclosed {
+                folder: Arc::clone(&item.folder),
+                name: item.name.clone(),
+                identity: stat.identity(),
+                flags,
+            });
+            return true;
+        }
+        let failed = platform::add_flags(file, flags);
+        let is_closed = failed.is_empty();
+        problems.extend(failed);
+        is_closed
     }
 
     /// Removes what was made for a file that cannot be completed.
