@@ -25,7 +25,7 @@
 //! * Where nothing has a file's name, nothing is replaced that gets it meanwhile, or that the file system takes for the
 //!   same name.
 //! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
-//!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`].
+//!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`], has no other names and is not a program that runs.
 //! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed
 //!   up, on another file system than the one that each of them is on, in a folder that the backup kept empty because
 //!   another file system was mounted there, or of what it could not read.

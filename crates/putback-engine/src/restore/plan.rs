@@ -26,7 +26,9 @@ use crate::restore::chunks::ChunkRefs;
 use crate::restore::decide::{Decision, choose_method, decide, kind_of};
 use crate::restore::delete::{Deleted, Deleting, delete, stat_if_there};
 use crate::restore::folder::Folder;
-use crate::restore::item::{Body, Candidate, FileBody, Item, Leader, Link, Method, Piece, Place};
+use crate::restore::item::{
+    Body, Candidate, FileBody, IN_PLACE_BYTES_MIN, Item, Leader, Link, Method, Piece, Place,
+};
 use crate::restore::metadata::{Metadata, OwnerRule, Owners, gives_acl};
 use crate::restore::select::Wanted;
 use crate::restore::walk::{Step, Walk};
@@ -550,6 +552,9 @@ impl<'r> Planner<'r> {
         file: &FileBody,
         content: Option<Content>,
     ) -> Result<(), Error> {
+        if self.is_running(item, file) {
+            file.set_running();
+        }
         let mut number = self.draft.push_item(item);
         match content {
             None => {
@@ -606,6 +611,19 @@ impl<'r> Planner<'r> {
         }
         self.draft.planned.push(number);
         Ok(())
+    }
+
+    /// Whether an existing file that might be changed in place is a program that runs.
+    fn is_running(&self, item: &Item, file: &FileBody) -> bool {
+        let Place::Compared(stat) = item.place else { return false };
+        let may_be_changed = file.size > IN_PLACE_BYTES_MIN || file.size != stat.size;
+        let is_program = stat.mode & 0o111 != 0;
+        stat.links == 1 && may_be_changed && is_program && {
+            let opened = self.run.target.open(&item.folder);
+            opened
+                .and_then(|directory| directory.open_file_for_writing(&item.name))
+                .is_err_and(|error| error.kind() == io::ErrorKind::ExecutableFileBusy)
+        }
     }
 
     /// Decides about an existing file that was compared in parts and is kept only if all of it is right.

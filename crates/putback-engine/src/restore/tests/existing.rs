@@ -1,6 +1,8 @@
 //! Existing files: that what must not be written to is replaced by renaming, whatever else is right about it.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 use super::*;
 
@@ -112,4 +114,65 @@ fn a_file_that_was_not_there_when_its_name_was_looked_up_is_not_replaced() {
         assert_eq!(lab.read("file").unwrap(), b"theirs");
         assert_eq!(fs::read_dir(lab.target()).unwrap().count(), 1);
     }
+}
+
+/// A program that runs until it is dropped: it waits for input.
+struct Running(Child);
+
+impl Running {
+    fn start(program: &Path) -> Self {
+        let mut command = Command::new(program);
+        command.arg0("sh").stdin(Stdio::piped());
+        loop {
+            match command.spawn() {
+                Ok(child) => return Self(child),
+                // Another test started a process while this one wrote the file.
+                Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+                    std::thread::yield_now();
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_program_that_runs_is_replaced() {
+    // What follows the program in its file does not matter to it.
+    let program = fs::read("/bin/sh").unwrap();
+    let check = |extra: usize, change: &dyn Fn(&mut Vec<u8>)| {
+        let lab = Lab::new();
+        let content = [&program[..], &noise(1, extra)].concat();
+        lab.write("program", &content);
+        let mode = || fs::Permissions::from_mode(0o755);
+        fs::set_permissions(lab.source().join("program"), mode()).unwrap();
+        let snapshot = lab.back_up();
+        let mut old = content.clone();
+        change(&mut old);
+        lab.write_target("program", &old);
+        fs::set_permissions(lab.target().join("program"), mode()).unwrap();
+        let running = Running::start(&lab.target().join("program"));
+        let (report, told) = lab.restore(&snapshot, &lab.options());
+        assert_eq!(told.problems(), []);
+        told.check_progress();
+        assert_eq!((report.files_updated, report.bytes_written), (1, content.len() as u64));
+        lab.check_same();
+        drop(running);
+        // While it runs, what is right is kept.
+        let running = Running::start(&lab.target().join("program"));
+        let (report, told) = lab.restore(&snapshot, &lab.options());
+        assert_eq!(told.problems(), []);
+        assert_eq!((report.files_unchanged, report.bytes_written), (1, 0));
+        drop(running);
+    };
+    check(5 << 20, &|bytes| *bytes.last_mut().unwrap() ^= 1);
+    check(5 << 20, &|bytes| bytes.extend_from_slice(b"more"));
+    check(100, &|bytes| bytes.extend_from_slice(b"more"));
 }
