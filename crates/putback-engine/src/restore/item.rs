@@ -74,7 +74,7 @@ pub(super) struct FileBody {
     /// Pieces that are planned and not yet dealt with, and one more as long as it is being planned.
     left: AtomicU64,
     has_failed: AtomicBool,
-    /// Its size or its holes are not right; set when it is compared.
+    /// Its size or its holes are not right, or its metadata if it has other names; set when it is compared.
     is_frame_wrong: AtomicBool,
     /// The existing file is a program that runs, which the system lets nobody write to; set before it is compared.
     is_running: AtomicBool,

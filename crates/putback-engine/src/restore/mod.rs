@@ -29,6 +29,7 @@
 //! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed
 //!   up, on another file system than the one that each of them is on, in a folder that the backup kept empty because
 //!   another file system was mounted there, or of what it could not read.
+//! * What other names of an existing file show, outside of what is restored too, stays as it is, metadata included.
 //! * That a file is immutable or append-only is set when it has all its names.
 //! * After an interruption, restoring again goes on where it stopped: what is there is compared, and kept.
 //!

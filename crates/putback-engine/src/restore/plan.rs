@@ -339,6 +339,11 @@ impl<'r> Planner<'r> {
         folder.touch();
         let owner = self.owners.of(&entry);
         let metadata = Metadata::of(&mut entry, owner);
+        let place = match place {
+            // Its content counts as right, but other names of it would get this metadata too.
+            Place::Trusted(stat) if stat.links > 1 && !metadata.will_stay(&stat) => Place::Replaced,
+            place => place,
+        };
         let leader = match self.find_group(folder, &entry, place) {
             Membership::Alone => None,
             Membership::First(leader) => Some(leader),

@@ -284,7 +284,9 @@ impl<'r> Worker<'r> {
                     metadata.apply_to_name(&directory, &item.name, is_link, before)?;
                 Ok((Action::Restored, problems))
             }
-            Place::Compared(stat) if is_same_other(&directory, item, &stat) => {
+            Place::Compared(stat)
+                if is_same_other(&directory, item, &stat) && may_be_changed(item, &stat) =>
+            {
                 let before = Before::Existing;
                 let (is_changed, problems) =
                     metadata.apply_to_name(&directory, &item.name, is_link, before)?;
@@ -749,6 +751,14 @@ fn is_same_other(directory: &TargetDirectory, item: &Item, stat: &Stat) -> bool 
         }
         Body::File(_) => false,
     }
+}
+
+/// Whether an existing link or special file may get its metadata: no other name of it would change too.
+fn may_be_changed(item: &Item, stat: &Stat) -> bool {
+    // A link has no permissions of its own.
+    let is_link = matches!(item.body, Body::Symlink(_));
+    let mode = if is_link { item.metadata.mode } else { stat.mode };
+    stat.links == 1 || item.metadata.will_stay(&Stat { mode, ..*stat })
 }
 
 #[cfg(test)]

@@ -176,3 +176,91 @@ fn a_program_that_runs_is_replaced() {
     check(5 << 20, &|bytes| bytes.extend_from_slice(b"more"));
     check(100, &|bytes| bytes.extend_from_slice(b"more"));
 }
+
+#[test]
+fn files_that_became_one_get_each_its_own_metadata() {
+    for (overwrite, length) in
+        [(Overwrite::Always, 5), (Overwrite::Always, 200_000), (Overwrite::IfChanged, 200_000)]
+    {
+        let lab = Lab::new();
+        for (name, mode) in [("a", 0o600), ("b", 0o644), ("c", 0o640), ("d", 0o644)] {
+            lab.write(name, noise(1, length));
+            let path = lab.source().join(name);
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            set_mtime(&path, 1_000_000_000, 0);
+        }
+        let snapshot = lab.back_up();
+        // As a program leaves them that makes one file of all with the same content.
+        fs::create_dir(lab.target()).unwrap();
+        fs::copy(lab.source().join("b"), lab.target().join("b")).unwrap();
+        set_mtime(&lab.target().join("b"), 1_000_000_000, 0);
+        for name in ["a", "c"] {
+            fs::hard_link(lab.target().join("b"), lab.target().join(name)).unwrap();
+        }
+        let options = RestoreOptions { overwrite, ..lab.options() };
+        for expected in [(2, 1, 1), (0, 0, 4)] {
+            let (report, told) = lab.restore(&snapshot, &options);
+            assert_eq!(told.problems(), []);
+            let counts = (report.files_updated, report.files_restored, report.files_unchanged);
+            assert_eq!(counts, expected, "{overwrite:?} {length}");
+            lab.check_same();
+        }
+    }
+}
+
+#[test]
+fn other_names_outside_the_target_keep_their_metadata() {
+    let lab = Lab::new();
+    let names = ["inline", "single", "several", "xattr", "linked", "pipe", "link"];
+    for (name, length) in [("inline", 5), ("single", 5_000), ("several", 200_000)] {
+        lab.write(name, noise(1, length));
+    }
+    lab.write("xattr", b"content");
+    lab.write("linked", b"more content");
+    fs::hard_link(lab.source().join("linked"), lab.source().join("linked too")).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        lab.source().join("pipe"),
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::from_raw_mode(0o600),
+        0,
+    )
+    .unwrap();
+    symlink("nowhere", lab.source().join("link")).unwrap();
+    let snapshot = lab.back_up();
+    lab.restore(&snapshot, &lab.options());
+
+    // As `cp -al` makes them; then something changes both.
+    let outside = lab.folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    for name in names {
+        fs::hard_link(lab.target().join(name), outside.join(name)).unwrap();
+    }
+    for name in ["inline", "single", "several", "linked", "pipe"] {
+        let mode = fs::Permissions::from_mode(0o707);
+        fs::set_permissions(outside.join(name), mode).unwrap();
+    }
+    let time = rustix::fs::Timestamps {
+        last_access: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
+        last_modification: rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 },
+    };
+    let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+    rustix::fs::utimensat(rustix::fs::CWD, outside.join("link"), &time, flags).unwrap();
+    xattr::set(outside.join("xattr"), "user.mine", b"1").unwrap();
+    let before = look(&outside);
+
+    let (_, told) = lab.restore(&snapshot, &lab.options());
+    assert_eq!(told.problems(), []);
+    lab.check_same();
+    let after = look(&outside);
+    for name in names {
+        let (before, after) = (&before[name.as_bytes()], &after[name.as_bytes()]);
+        // Attributes are looked at by root alone, who may set all of them.
+        if name != "xattr" || is_root() {
+            assert!(
+                Seen { links: 0, ..after.clone() } == Seen { links: 0, ..before.clone() },
+                "{name}"
+            );
+        }
+    }
+}
