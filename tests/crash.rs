@@ -171,6 +171,10 @@ fn a_killed_backup_goes_on_from_its_checkpoint_without_reading_again() {
         .expect("a checkpoint in every run of this length");
     child.kill().unwrap();
     assert!(!child.wait().unwrap().success());
+    environment
+        .run(["restore", "latest", "--checkpoints", "--target", "out", "--delete"])
+        .code(2)
+        .complains("checkpoint of an unfinished backup");
 
     let output = backup(&environment, &[]).output().unwrap();
     assert!(output.status.success());

@@ -315,7 +315,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(EngineError::StorageFull { .. }) = engine {
         return code::FULL;
     }
-    if let Some(EngineError::Pattern { .. }) = engine {
+    if let Some(EngineError::Pattern { .. } | EngineError::DeleteByCheckpoint) = engine {
         return code::USAGE;
     }
     match repository_error(error) {
@@ -438,6 +438,10 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
             |id| format!("what was backed up so far is safe as checkpoint {}, and the next backup continues from it", id.short()),
         );
         return Some(format!("make room on the storage, its trash included; {safe}"));
+    }
+    if let Some(EngineError::DeleteByCheckpoint) = engine {
+        let hint = "restore it without --delete, or a snapshot of a backup that came to its end";
+        return Some(hint.to_owned());
     }
     if is_target_full(error) {
         let hint = "make room there, or give another target; a restore goes on where it was when \

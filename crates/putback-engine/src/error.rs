@@ -33,6 +33,11 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// Nothing can be deleted by a checkpoint: what it has not, its backup may not have come to. Nothing was done.
+    #[error(
+        "the snapshot is a checkpoint of an unfinished backup: it does not say what is to be deleted"
+    )]
+    DeleteByCheckpoint,
     /// A pattern cannot be understood.
     #[error("the pattern '{pattern}' is invalid: {message}")]
     Pattern {

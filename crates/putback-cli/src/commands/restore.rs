@@ -49,7 +49,8 @@ pub(crate) struct RestoreArgs {
     /// What to do with files that exist
     #[arg(long, env = "PUTBACK_OVERWRITE", value_name = "WHEN", default_value = "always")]
     overwrite: OverwriteArg,
-    /// Delete what is in the target and not in the snapshot
+    /// Delete what is in the target and not in the snapshot, except on other file systems mounted
+    /// in it and where the backup could not read
     #[arg(long, env = "PUTBACK_DELETE")]
     delete: bool,
     /// Make holes where a file has long runs of zeros, besides those it had

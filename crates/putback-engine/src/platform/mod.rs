@@ -37,7 +37,7 @@ pub use putback_store::at::{read_exact_at, write_all_at};
 pub use system::{Directory, open_files_limit, raise_open_files_limit};
 pub use system_target::TargetDirectory;
 pub use target::{
-    MetadataProblem, MetadataStep, Removal, TargetMetadata, apply_metadata, punch_hole,
+    MetadataProblem, MetadataStep, Removal, TargetMetadata, add_flags, apply_metadata, punch_hole,
 };
 pub use users::Users;
 
@@ -132,6 +132,8 @@ pub const FLAG_IMMUTABLE: u64 = 0x10;
 pub const FLAG_APPEND: u64 = 0x20;
 /// `STATX_ATTR_NODUMP`.
 pub const FLAG_NODUMP: u64 = 0x40;
+/// The flags of which each, once set, keeps even root from changing, renaming or linking the file.
+pub const FLAGS_CLOSING: u64 = FLAG_IMMUTABLE | FLAG_APPEND;
 /// The flags that a backup keeps.
 pub const FLAGS_KEPT: u64 = FLAG_COMPRESSED | FLAG_IMMUTABLE | FLAG_APPEND | FLAG_NODUMP;
 

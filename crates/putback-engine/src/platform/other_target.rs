@@ -138,6 +138,19 @@ impl TargetDirectory {
         fs::rename(self.directory.child(from)?, self.directory.child(to)?)
     }
 
+    /// Gives the file `from` the name `to`, which must not exist. A file that gets it at the same moment may be
+    /// replaced.
+    ///
+    /// # Errors
+    /// The system's, without the path; `AlreadyExists` if anything has that name.
+    pub fn rename_new(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        match self.stat(to) {
+            Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.rename(from, to),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes the link `name`, which must not exist.
     ///
     /// # Errors
@@ -287,6 +300,11 @@ pub(super) fn apply_metadata(file: &File, metadata: &TargetMetadata<'_>) -> Vec<
     });
     tell(MetadataStep::Mode, read_only.and_then(|permissions| file.set_permissions(permissions)));
     problems
+}
+
+/// There are none here.
+pub(super) fn add_flags(_file: &File, _flags: u64) -> Vec<MetadataProblem> {
+    Vec::new()
 }
 
 /// A time that this system cannot express becomes the start of its count.

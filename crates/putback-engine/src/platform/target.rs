@@ -66,6 +66,12 @@ pub fn apply_metadata(file: &File, metadata: &TargetMetadata<'_>) -> Vec<Metadat
     system_target::apply_metadata(file, metadata)
 }
 
+/// Adds `STATX_ATTR_*` bits, among [`super::FLAGS_KEPT`], to an open file, as [`apply_metadata`] does.
+#[must_use]
+pub fn add_flags(file: &File, flags: u64) -> Vec<MetadataProblem> {
+    system_target::add_flags(file, flags)
+}
+
 /// Gives the space of a run of bytes back; it reads as zeros afterwards. The size of the file stays.
 ///
 /// In a file that was just made, nothing needs punching: what is not written is a hole once

@@ -154,6 +154,8 @@ fn hostile_names_are_refused_by_name() {
         check(target.create_hard_link(&target, b"x", name).unwrap_err());
         check(target.rename(b"x", name).unwrap_err());
         check(target.rename(name, b"x").unwrap_err());
+        check(target.rename_new(b"x", name).unwrap_err());
+        check(target.rename_new(name, b"x").unwrap_err());
         check(target.remove_file(name).unwrap_err());
         check(target.remove_directory(name).unwrap_err());
         check(target.remove_all(name).problems.pop().unwrap().1);
@@ -326,6 +328,21 @@ fn a_complete_file_replaces_another() {
     assert_eq!(fs::read(folder.path().join("file")).unwrap(), b"new");
     target.create_child(b"dir").unwrap();
     assert!(target.rename(&second, b"dir").is_err());
+}
+
+#[test]
+fn a_complete_file_replaces_nothing_where_its_name_should_be_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = TargetDirectory::open(folder.path()).unwrap();
+    fs::write(folder.path().join("file"), b"old").unwrap();
+    let (temporary, file) = target.create_temporary_file().unwrap();
+    file.write_all_at(b"new", 0).unwrap();
+    let error = target.rename_new(&temporary, b"file").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+    assert_eq!(fs::read(folder.path().join("file")).unwrap(), b"old");
+    target.rename_new(&temporary, b"other").unwrap();
+    assert_eq!(fs::read(folder.path().join("other")).unwrap(), b"new");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 fn metadata(mode: u32) -> TargetMetadata<'static> {

@@ -202,6 +202,49 @@ impl TargetDirectory {
         Ok(rustix::fs::renameat(&self.directory, from, &self.directory, to)?)
     }
 
+    /// Gives the file `from` the name `to`, which must not exist.
+    ///
+    /// Where the system cannot do that in one step, and has no hard links either, a file that gets the name at the same
+    /// moment is replaced.
+    ///
+    /// # Errors
+    /// The system's, without the path; `AlreadyExists` if anything has that name.
+    pub fn rename_new(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
+        check_plain_name(from)?;
+        check_plain_name(to)?;
+        if let Some(result) = self.rename_new_at_once(from, to) {
+            return result;
+        }
+        match rustix::fs::linkat(&self.directory, from, &self.directory, to, AtFlags::empty()) {
+            Ok(()) => self.remove_file(from),
+            Err(Errno::EXIST) => Err(Errno::EXIST.into()),
+            Err(_) => match self.stat(to) {
+                Ok(_) => Err(Errno::EXIST.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.rename(from, to),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// One call where the system and the file system have it, none elsewhere.
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    fn rename_new_at_once(&self, from: &[u8], to: &[u8]) -> Option<io::Result<()>> {
+        use rustix::fs::{RenameFlags, renameat_with};
+
+        let (directory, flags) = (&self.directory, RenameFlags::NOREPLACE);
+        match renameat_with(directory, from, directory, to, flags) {
+            Ok(()) => Some(Ok(())),
+            // An older kernel, a sandbox, or a file system that does not know the flag.
+            Err(Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::NOTSUP) => None,
+            Err(errno) => Some(Err(errno.into())),
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    fn rename_new_at_once(&self, _from: &[u8], _to: &[u8]) -> Option<io::Result<()>> {
+        None
+    }
+
     /// Makes the link `name`, which must not exist. `target` may be anything: it is not followed.
     ///
     /// # Errors
@@ -466,6 +509,11 @@ pub(super) fn apply_metadata(file: &File, metadata: &TargetMetadata<'_>) -> Vec<
     apply(Subject::Open(file.as_fd()), false, metadata)
 }
 
+pub(super) fn add_flags(file: &File, flags: u64) -> Vec<MetadataProblem> {
+    let added = Subject::Open(file.as_fd()).add_flags(flags);
+    added.err().map(|errno| problem(MetadataStep::Flags, INODE_FLAGS, errno)).into_iter().collect()
+}
+
 #[cfg(target_os = "linux")]
 pub(super) fn punch_hole(file: &File, hole: Extent) -> io::Result<()> {
     use rustix::fs::FallocateFlags;
@@ -493,13 +541,7 @@ fn apply(
 ) -> Vec<MetadataProblem> {
     let mut problems = Vec::new();
     let mut tell = |step, what: &str, result: Result<(), Errno>| {
-        let Err(errno) = result else { return };
-        problems.push(MetadataProblem {
-            step,
-            is_for_lack_of_privilege: matches!(errno, Errno::PERM | Errno::ACCESS)
-                && effective_uid() != 0,
-            message: format!("cannot set {what}: {}", io::Error::from(errno)),
-        });
+        problems.extend(result.err().map(|errno| problem(step, what, errno)));
     };
 
     let mut mode = metadata.mode & 0o7777;
@@ -530,7 +572,7 @@ fn apply(
     tell(MetadataStep::Mode, "the permissions", subject.set_mode(mode));
     tell(MetadataStep::Times, "the times", subject.set_mtime(metadata.mtime));
     if metadata.flags != 0 {
-        tell(MetadataStep::Flags, "the inode flags", subject.add_flags(metadata.flags));
+        tell(MetadataStep::Flags, INODE_FLAGS, subject.add_flags(metadata.flags));
     }
     if metadata.owner.is_some() && mode != metadata.mode & 0o7777 {
         problems.push(MetadataProblem {
@@ -541,6 +583,18 @@ fn apply(
         });
     }
     problems
+}
+
+/// What problems call the flags.
+const INODE_FLAGS: &str = "the inode flags";
+
+fn problem(step: MetadataStep, what: &str, errno: Errno) -> MetadataProblem {
+    MetadataProblem {
+        step,
+        is_for_lack_of_privilege: matches!(errno, Errno::PERM | Errno::ACCESS)
+            && effective_uid() != 0,
+        message: format!("cannot set {what}: {}", io::Error::from(errno)),
+    }
 }
 
 impl Subject<'_> {

@@ -32,7 +32,8 @@ impl Worker<'_> {
             let file = open.as_ref().and_then(|(_, file)| file.as_ref());
             if candidate.position == 0 {
                 let is_right = file.map(|file| self.is_frame_right(file, body));
-                if !matches!(is_right, Some(Ok(true))) {
+                let is_other_hurt = file.is_some_and(|file| would_change_other_names(item, file));
+                if !matches!(is_right, Some(Ok(true))) || is_other_hurt {
                     body.set_frame_wrong();
                 }
                 if comparison.phase == Phase::Verify {
@@ -121,4 +122,15 @@ impl Worker<'_> {
             None => body.inline.as_deref().unwrap_or_default() == self.buffer.as_slice(),
         })
     }
+}
+
+/// Whether to give an existing file its metadata would change what has other names of it.
+fn would_change_other_names(item: &Item, file: &File) -> bool {
+    let Place::Compared(stat) = item.place else { return false };
+    let is_left = || {
+        // What attributes only root may set, others try in vain.
+        let has_same_xattrs = || platform::file_xattrs(file).list == *item.metadata.xattrs;
+        item.metadata.will_stay(&stat) && (platform::effective_uid() != 0 || has_same_xattrs())
+    };
+    stat.links > 1 && !is_left()
 }

@@ -4,7 +4,7 @@ use putback_format::tree::{Entry, EntryKind};
 
 use crate::platform::{FileKind, Stat};
 use crate::restore::Overwrite;
-use crate::restore::item::{FileBody, Item, Method, Place};
+use crate::restore::item::{FileBody, Item, Method};
 
 /// What becomes of an entry that is no directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,10 +97,9 @@ pub(super) fn choose_method(
     compared: usize,
 ) -> Method {
     let is_content_right = matched == compared;
-    let has_other_names = matches!(item.place, Place::Compared(stat) if stat.links > 1);
     let is_kept = if is_content_right {
-        // To cut it off or to make its holes is quickly done; but other names would change with it.
-        !file.is_frame_wrong() || !has_other_names
+        // To cut it off or to make its holes is quickly done.
+        !file.is_frame_wrong() || !item.must_not_be_written()
     } else {
         matched > 0 && item.is_kept_if_part_is_right()
     };

@@ -1,12 +1,13 @@
-//! Deleting what the snapshot has not, as far as the selection goes.
+//! Deleting what the snapshot has not, as far as the selection goes and the snapshot knows what belongs there.
 
 use std::io;
 
-use putback_repo::Action;
+use putback_repo::{Action, Event};
 
 use crate::platform::{Names, Stat, TargetDirectory};
 use crate::restore::Run;
 use crate::restore::select::Wanted;
+use crate::restore::unread::without_slash;
 
 pub(super) fn stat_if_there(directory: &TargetDirectory, name: &[u8]) -> io::Result<Option<Stat>> {
     match directory.stat(name) {
@@ -16,11 +17,76 @@ pub(super) fn stat_if_there(directory: &TargetDirectory, name: &[u8]) -> io::Res
     }
 }
 
+/// Whether `delete` holds in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deleting {
+    /// Nobody asked for it, or this is above what was backed up: of that, a snapshot knows only the way.
+    No,
+    /// What the snapshot has not goes, on this device alone.
+    On(u64),
+    /// The snapshot does not know what belongs here and below.
+    Never,
+}
+
+impl Run<'_> {
+    /// Whether `delete`, which was asked for, holds in the directory `path`, given whether it holds in the one around
+    /// it. `device` is where it is now; `is_shell` says whether the backup left out what was mounted there.
+    pub(super) fn deleting_in(
+        &self,
+        outer: Deleting,
+        path: &[u8],
+        is_shell: bool,
+        device: u64,
+    ) -> Deleting {
+        let roots = || self.snapshot.paths.iter().map(|root| without_slash(root));
+        let is_below = |root: &[u8]| {
+            path.strip_prefix(root).is_some_and(|below| below.is_empty() || below.starts_with(b"/"))
+        };
+        if !roots().any(is_below) {
+            return Deleting::No;
+        }
+        if self.unread.is_more_than_listed() {
+            return Deleting::Never;
+        }
+        if self.unread.contains(path) {
+            if outer != Deleting::Never {
+                self.tell_not_deleted(path, UNREAD);
+            }
+            return Deleting::Never;
+        }
+        // Each path that was backed up is looked at by itself, whatever it is mounted in.
+        if roots().any(|root| root == path) {
+            return Deleting::On(device);
+        }
+        match outer {
+            _ if is_shell => Deleting::Never,
+            Deleting::No => Deleting::On(device),
+            Deleting::On(around) if around != device => {
+                let why = "another file system is mounted there; restore it by itself to delete there too";
+                self.tell_not_deleted(path, why);
+                Deleting::Never
+            }
+            outer => outer,
+        }
+    }
+
+    /// Tells that nothing is deleted, if the snapshot does not name all that the backup could not read.
+    pub(super) fn tell_more_unread(&self) {
+        if self.unread.is_more_than_listed() {
+            let message = "nothing is deleted: the backup could not read more than the snapshot has room to name";
+            self.observer.event(Event::Warning { message });
+        }
+    }
+}
+
+/// Why something is not deleted.
+const UNREAD: &str = "the backup could not read all of it";
+
 /// What became of something that was to be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deleted {
     All,
-    /// Some of it is not wanted, and stays; or it could not be deleted, which was told.
+    /// Some of it is not wanted or was not read by the backup, and stays; or it could not be deleted, which was told.
     NotAll,
 }
 
@@ -56,6 +122,10 @@ fn try_delete(
     let Some(stat) = stat_if_there(directory, name)? else { return Ok(Deleted::All) };
     let wanted = run.selection.decide(inside, path, stat.is_directory());
     if wanted == Wanted::No {
+        return Ok(Deleted::NotAll);
+    }
+    if run.unread.contains(path) {
+        run.tell_not_deleted(path, UNREAD);
         return Ok(Deleted::NotAll);
     }
     let is_dry = run.options.dry_run;

@@ -8,14 +8,14 @@ use putback_format::tree::Entry;
 use putback_repo::{Action, Event};
 
 use crate::platform::{self, Names, Stat, TargetDirectory, TargetMetadata};
-use crate::restore::Run;
 use crate::restore::decide::{DirectoryDecision, decide_directory};
-use crate::restore::delete::{Deleted, delete, stat_if_there};
+use crate::restore::delete::{Deleted, Deleting, delete, stat_if_there};
 use crate::restore::folder::Folder;
 use crate::restore::item::Failure;
 use crate::restore::metadata::{Metadata, gives_acl};
 use crate::restore::plan::{Level, LevelFolder, Planner};
 use crate::restore::select::Wanted;
+use crate::restore::{Run, is_shell};
 
 impl Planner<'_> {
     pub(super) fn enter(&mut self, entry: Entry, wanted: Wanted) {
@@ -26,7 +26,9 @@ impl Planner<'_> {
             self.walk.skip();
             return;
         }
+        let (outer, outer_device) = (parent.deleting, parent.device);
         let is_parent_ready = matches!(parent.folder, LevelFolder::Ready(_));
+        let (device, is_shell) = (entry.device, is_shell(&entry, outer_device));
         let level = if wanted == Wanted::Passage && !(is_parent_ready && exists) {
             let path = self.walk.path().to_vec();
             Some(Level::new(LevelFolder::Pending(Box::new(entry), path), wanted))
@@ -36,8 +38,22 @@ impl Planner<'_> {
                 .and_then(|parent| self.enter_folder(&parent, exists, entry, wanted, path))
         };
         match level {
-            Some(level) => {
+            Some(mut level) => {
                 self.run.verified.note(self.walk.ordinal());
+                level.device = device;
+                if let LevelFolder::Ready(folder) = &level.folder
+                    && self.run.options.delete
+                    && !folder.is_new
+                {
+                    let here =
+                        self.run.target.open(folder).and_then(|directory| directory.stat_self());
+                    level.deleting = match here {
+                        Ok(here) => {
+                            self.run.deleting_in(outer, &folder.path, is_shell, here.device)
+                        }
+                        Err(_) => Deleting::Never,
+                    };
+                }
                 self.levels.push(level);
             }
             None => self.walk.skip(),
@@ -158,7 +174,7 @@ impl Planner<'_> {
         let LevelFolder::Ready(folder) = &level.folder else { return };
         let folder = Arc::clone(folder);
         // If part of the directory cannot be read, nobody knows what belongs there.
-        if level.may_delete && is_complete {
+        if level.may_delete() && is_complete {
             self.delete_extra(&folder, level.wanted, level.take_extra());
         }
         self.run.let_go(&folder);
@@ -233,6 +249,5 @@ fn enter_existing(
     if wanted == Wanted::Yes || is_opened_up {
         folder.touch();
     }
-    let may_delete = run.may_delete_in(path);
-    Ok(Level { names, may_delete, ..Level::new(LevelFolder::Ready(folder), wanted) })
+    Ok(Level { names, ..Level::new(LevelFolder::Ready(folder), wanted) })
 }

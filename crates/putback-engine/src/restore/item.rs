@@ -74,8 +74,10 @@ pub(super) struct FileBody {
     /// Pieces that are planned and not yet dealt with, and one more as long as it is being planned.
     left: AtomicU64,
     has_failed: AtomicBool,
-    /// Its size or its holes are not right; set when it is compared.
+    /// Its size or its holes are not right, or its metadata if it has other names; set when it is compared.
     is_frame_wrong: AtomicBool,
+    /// The existing file is a program that runs, which the system lets nobody write to; set before it is compared.
+    is_running: AtomicBool,
     /// Something of an existing file was changed.
     is_changed: AtomicBool,
     state: Mutex<FileState>,
@@ -117,6 +119,7 @@ impl FileBody {
             left: 1.into(),
             has_failed: false.into(),
             is_frame_wrong: false.into(),
+            is_running: false.into(),
             is_changed: false.into(),
             state: Mutex::default(),
             is_recent: false.into(),
@@ -155,6 +158,10 @@ impl FileBody {
 
     pub(super) fn set_frame_wrong(&self) {
         self.is_frame_wrong.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_running(&self) {
+        self.is_running.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn is_changed(&self) -> bool {
@@ -213,11 +220,16 @@ impl Item {
         self.file().map_or(0, FileBody::data_bytes)
     }
 
-    /// Whether an existing file is changed in place if any of it is right: it is worth it, and no other name of it
-    /// changes too.
+    /// Whether an existing file is replaced if it is to change: other names of it would change too, or it is a program
+    /// that runs.
+    pub(super) fn must_not_be_written(&self) -> bool {
+        matches!(self.place, Place::Compared(stat) if stat.links > 1)
+            || self.file().is_some_and(|file| file.is_running.load(Ordering::Relaxed))
+    }
+
+    /// Whether an existing file is changed in place if any of it is right: it may be, and it is worth it.
     pub(super) fn is_kept_if_part_is_right(&self) -> bool {
-        let links = if let Place::Compared(stat) = self.place { stat.links } else { 1 };
-        links == 1 && self.bytes() > IN_PLACE_BYTES_MIN
+        !self.must_not_be_written() && self.bytes() > IN_PLACE_BYTES_MIN
     }
 
     /// How a new object in its folder stands.
@@ -274,6 +286,14 @@ pub(super) struct Link {
     pub(super) leader: Arc<Leader>,
     /// Folder, name, and metadata in case that it becomes a copy. Its body has no content.
     pub(super) item: Arc<Item>,
+}
+
+/// A file that is complete but for flags, after which it can get no other name.
+pub(super) struct Unclosed {
+    pub(super) folder: Arc<Folder>,
+    pub(super) name: Box<[u8]>,
+    pub(super) identity: Identity,
+    pub(super) flags: u64,
 }
 
 /// A chunk of a file, and where it is stored.

@@ -10,9 +10,9 @@ use putback_repo::Action;
 use crate::platform::{self, MetadataProblem};
 use crate::restore::add;
 use crate::restore::folder::guard;
-use crate::restore::item::{Failure, LeaderState, Link, Place};
+use crate::restore::item::{Failure, LeaderState, Link, Place, Unclosed};
 use crate::restore::queue::{Task, Window};
-use crate::restore::write::{COPY_BYTES, Worker, made_action, make_temporary};
+use crate::restore::write::{COPY_BYTES, Worker, made_action, make_temporary, rename_to_item};
 
 /// Links that are made by one task.
 const LINKS_PER_TASK: usize = 128;
@@ -41,6 +41,33 @@ impl Worker<'_> {
             }
             self.make_link(&link);
         }
+    }
+
+    /// Sets the flags that had to wait until all names of their file were made.
+    pub(super) fn close_files(&mut self) {
+        let files = std::mem::take(&mut *guard(&self.run.unclosed));
+        for unclosed in files {
+            if self.run.is_stopped() {
+                return;
+            }
+            unclosed.folder.write_path(&unclosed.name, &mut self.path);
+            match self.try_close_file(&unclosed) {
+                Ok(problems) => self.run.tell_metadata(&self.path, problems),
+                Err(error) => {
+                    let mut failure = self.run.target_failure(&self.path, "set its flags", error);
+                    failure.kind = IncidentKind::MetadataIncomplete;
+                    self.run.problem(&self.path, &failure);
+                }
+            }
+        }
+    }
+
+    fn try_close_file(&mut self, unclosed: &Unclosed) -> io::Result<Vec<MetadataProblem>> {
+        let file = self.open(&unclosed.folder)?.open_file(&unclosed.name)?;
+        if platform::stat_file(&file)?.identity() != unclosed.identity {
+            return Err(io::Error::other("the file was replaced after it was restored"));
+        }
+        Ok(platform::add_flags(&file, unclosed.flags))
     }
 
     fn make_link(&mut self, link: &Link) {
@@ -96,14 +123,16 @@ impl Worker<'_> {
         let result = self.copy_file(&from, &file).and_then(|()| {
             let stat = platform::stat_file(&file)?;
             let (_, problems) = item.metadata.apply_to_file(&file, &stat, item.before_as_new());
-            directory.rename(&name, &item.name)?;
-            Ok((made_action(item), problems))
+            rename_to_item(&directory, &name, item)?;
+            Ok(problems)
         });
         if result.is_err() {
             // It was made here; the failure that is told says enough.
             let _ = directory.remove_file(&name);
         }
-        result
+        let mut problems = result?;
+        self.close(item, &file, &mut problems);
+        Ok((made_action(item), problems))
     }
 
     fn copy_file(&mut self, from: &File, to: &File) -> io::Result<()> {

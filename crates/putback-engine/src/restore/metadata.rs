@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use putback_format::tree::{Entry, Timestamp, Xattr};
 
 use crate::platform::{
-    self, MetadataProblem, Stat, TargetDirectory, TargetMetadata, Users, apply_metadata,
+    self, FLAGS_CLOSING, MetadataProblem, Stat, TargetDirectory, TargetMetadata, Users,
+    apply_metadata,
 };
 
 /// Set-user-id and set-group-id.
@@ -109,13 +110,21 @@ impl Metadata {
         }
     }
 
-    /// Sets what differs on an open file, of which `stat` is the state. Says whether anything differed.
+    /// Flags that are set when a file has all its names: it can get no other one, and lose none, after that.
+    pub(super) fn closing_flags(&self) -> u64 {
+        self.flags & FLAGS_CLOSING
+    }
+
+    /// Sets what differs on an open file, of which `stat` is the state, but for [`Metadata::closing_flags`]. Says
+    /// whether anything differed.
     pub(super) fn apply_to_file(
         &self,
         file: &File,
         stat: &Stat,
         before: Before,
     ) -> (bool, Vec<MetadataProblem>) {
+        let target =
+            TargetMetadata { flags: self.flags & !FLAGS_CLOSING, ..self.target(stat, before) };
         match before {
             Before::New { inherits_acl: false }
                 if self.xattrs.is_empty() && self.is_met_but_for_time(stat) =>
@@ -132,12 +141,12 @@ impl Metadata {
                 if has_same_xattrs && self.is_met_by(stat) {
                     return (false, Vec::new());
                 }
-                let problems = apply_metadata(file, &self.target(stat, before));
+                let problems = apply_metadata(file, &target);
                 let after = platform::stat_file(file);
                 return (Self::has_changed(stat, has_same_xattrs, after, &problems), problems);
             }
         }
-        (true, apply_metadata(file, &self.target(stat, before)))
+        (true, apply_metadata(file, &target))
     }
 
     /// Sets what differs on a directory.

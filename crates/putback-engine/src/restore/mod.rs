@@ -12,7 +12,7 @@
 //! | in which order things are done | `plan.rs`, `directories.rs`, `window.rs`, `cut.rs`, `queue.rs` |
 //! | what is there already | `compare.rs` |
 //! | how bytes reach a file | `write.rs`, `links.rs` |
-//! | what is deleted | `delete.rs` |
+//! | what is deleted, and what is not | `delete.rs`, `unread.rs` |
 //! | when a directory is done | `folder.rs` |
 //! | what `verify` compares | `verify.rs` |
 //!
@@ -22,8 +22,15 @@
 //!   followed, names that are not plain names are refused.
 //! * A file that cannot be completed is not left behind under its name. Only a large existing file that is being
 //!   brought up to date in place can be left between two states; it is then told as a problem.
+//! * Where nothing has a file's name, nothing is replaced that gets it meanwhile, or that the file system takes for the
+//!   same name.
 //! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
-//!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`].
+//!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`], has no other names and is not a program that runs.
+//! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed
+//!   up, on another file system than the one that each of them is on, in a folder that the backup kept empty because
+//!   another file system was mounted there, or of what it could not read.
+//! * What other names of an existing file show, outside of what is restored too, stays as it is, metadata included.
+//! * That a file is immutable or append-only is set when it has all its names.
 //! * After an interruption, restoring again goes on where it stopped: what is there is compared, and kept.
 //!
 //! Memory: at most three windows are alive (one planned, one waiting, the end of one being carried out), each of
@@ -31,7 +38,7 @@
 //! attributes and inline content (`Limits`): some 65 MiB if all were full at once, 30 MiB for usual trees, and twice
 //! as much where requests cost a round trip. To that come, for each worker, a request of stored frames (5 MiB) and one frame, and
 //! for each directory on the open path one page of its tree. Files with several names whose other names have not
-//! come up yet cost about 200 bytes each.
+//! come up yet cost about 200 bytes each, and those that are immutable or append-only as much until the end.
 
 mod chunks;
 mod compare;
@@ -48,6 +55,7 @@ mod queue;
 mod select;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod verify;
 mod walk;
 mod window;
@@ -60,18 +68,20 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use putback_format::snapshot::{IncidentKind, Snapshot};
-use putback_format::tree::Entry;
+use putback_format::tree::{Entry, EntryKind};
 use putback_repo::{Action, Amount, Cancel, Event, Observer, Phase, Repository};
 
 use crate::Error;
 use crate::platform::{self, TargetDirectory, Users};
 use crate::restore::folder::{Folder, OpenHandles, Target, guard};
-use crate::restore::item::{Failure, Item, Link, Method};
+use crate::restore::item::{Failure, Item, Link, Method, Unclosed};
 use crate::restore::plan::Planner;
 use crate::restore::queue::{Queue, Task};
 use crate::restore::select::Selection;
+use crate::restore::unread::Unread;
 use crate::restore::verify::Verified;
 use crate::restore::write::Worker;
+use crate::source::display_path;
 
 /// What bounds memory and open files.
 #[derive(Clone, Copy, Debug)]
@@ -141,7 +151,8 @@ pub struct RestoreOptions {
     pub iexclude: Vec<String>,
     /// What happens to what is there.
     pub overwrite: Overwrite,
-    /// Removes from restored directories what the snapshot has not. Never above the paths that were backed up.
+    /// Removes from restored directories what the snapshot has not. Never above the paths that were backed up, nor
+    /// where the snapshot does not know what belongs there: on another file system, and where the backup could not read.
     pub delete: bool,
     /// Makes holes of zeros in new files. Holes that the snapshot knows are made anyway.
     pub sparse: bool,
@@ -207,6 +218,7 @@ pub struct RestoreReport {
 ///
 /// # Errors
 /// Nothing was restored:
+/// - [`Error::DeleteByCheckpoint`]: `delete` and a snapshot that is not complete.
 /// - [`Error::Pattern`]: a pattern cannot be understood.
 /// - [`Error::Target`]: the target cannot be made or opened.
 /// - [`Error::Repository`]: the path is not in the snapshot, or the index cannot be read.
@@ -231,6 +243,9 @@ fn restore_within(
     observer: &dyn Observer,
 ) -> Result<RestoreReport, Error> {
     let started = Instant::now();
+    if options.delete && !snapshot.complete {
+        return Err(Error::DeleteByCheckpoint);
+    }
     platform::raise_open_files_limit();
     let selection = Selection::new(options)?;
     repository.load_index()?;
@@ -239,6 +254,7 @@ fn restore_within(
     let run = Run {
         repository,
         snapshot,
+        unread: Unread::of(snapshot),
         selection: &selection,
         options,
         observer,
@@ -249,6 +265,7 @@ fn restore_within(
         open_files: OpenHandles::new(limits.files_open_max),
         begun: Mutex::default(),
         deferred_links: Mutex::default(),
+        unclosed: Mutex::default(),
         verified: Verified::new(options.verify && !options.dry_run),
         counts: Counts::default(),
         failure: Mutex::default(),
@@ -273,6 +290,8 @@ pub(super) struct Base {
     path: Vec<u8>,
     /// That folder, or the one thing in it that is wanted.
     entry: Entry,
+    /// [`is_shell`] of it.
+    is_shell: bool,
 }
 
 impl Base {
@@ -284,8 +303,14 @@ impl Base {
             .collect();
         let folder =
             if entry.is_directory() { names.as_slice() } else { &names[..names.len() - 1] };
+        let is_shell = match names.split_last() {
+            Some((_, around)) if entry.is_directory() => {
+                is_shell(&entry, repository.entry_at(snapshot, &around.join(&b'/'))?.device)
+            }
+            _ => false,
+        };
         let path = folder.iter().flat_map(|name| [b"/", *name]).flatten().copied().collect();
-        Ok(Self { path, entry })
+        Ok(Self { path, entry, is_shell })
     }
 
     fn walk<'a>(&self, run: &'a Run<'_>) -> Result<walk::Walk<'a>, Error> {
@@ -297,6 +322,13 @@ impl Base {
             };
         Ok(walk::Walk::new(run.repository, run.selection, self.path.clone(), entries))
     }
+}
+
+/// Whether of a folder on another file system than the one around it nothing was kept: what was mounted there stayed
+/// out of the backup. `outer_device` is that of the folder around it in the snapshot, 0 if that does not say.
+fn is_shell(entry: &Entry, outer_device: u64) -> bool {
+    let is_empty = matches!(&entry.kind, EntryKind::Directory { pages } if pages.is_empty());
+    is_empty && outer_device != 0 && entry.device != outer_device
 }
 
 /// Opens the target, making it if need be; says whether it was made.
@@ -319,6 +351,7 @@ fn open_target(options: &RestoreOptions) -> Result<(Option<TargetDirectory>, boo
 pub(super) struct Run<'a> {
     repository: &'a Repository,
     snapshot: &'a Snapshot,
+    unread: Unread<'a>,
     selection: &'a Selection,
     options: &'a RestoreOptions,
     observer: &'a dyn Observer,
@@ -331,6 +364,8 @@ pub(super) struct Run<'a> {
     begun: Mutex<HashMap<u64, Arc<Item>>>,
     /// Links whose file was not complete when their turn came.
     deferred_links: Mutex<Vec<Link>>,
+    /// Files that get flags when all links are made.
+    unclosed: Mutex<Vec<Unclosed>>,
     verified: Verified,
     counts: Counts,
     failure: Mutex<Option<Error>>,
@@ -411,6 +446,12 @@ impl Run<'_> {
         add(&self.counts.problems_lost, u64::from(failure.kind == IncidentKind::Lost));
         let path = if path.is_empty() { b"/" } else { path };
         self.observer.event(Event::Problem { path, kind: failure.kind, message: &failure.message });
+    }
+
+    /// Tells that something stays which `delete` would otherwise remove.
+    fn tell_not_deleted(&self, path: &[u8], why: &str) {
+        let message = format!("nothing of {} is deleted: {why}", display_path(path));
+        self.observer.event(Event::Warning { message: &message });
     }
 
     /// What the system refused, as the failure of one entry; where nothing else would fare better, of all.

@@ -23,10 +23,12 @@ use putback_repo::{Action, Amount, Event, Phase};
 use crate::Error;
 use crate::platform::{self, FileKind, Names, Stat, TargetDirectory};
 use crate::restore::chunks::ChunkRefs;
-use crate::restore::decide::{Decision, decide, kind_of};
-use crate::restore::delete::{Deleted, delete, stat_if_there};
+use crate::restore::decide::{Decision, choose_method, decide, kind_of};
+use crate::restore::delete::{Deleted, Deleting, delete, stat_if_there};
 use crate::restore::folder::Folder;
-use crate::restore::item::{Body, Candidate, FileBody, Item, Leader, Link, Method, Piece, Place};
+use crate::restore::item::{
+    Body, Candidate, FileBody, IN_PLACE_BYTES_MIN, Item, Leader, Link, Method, Piece, Place,
+};
 use crate::restore::metadata::{Metadata, OwnerRule, Owners, gives_acl};
 use crate::restore::select::Wanted;
 use crate::restore::walk::{Step, Walk};
@@ -67,7 +69,9 @@ pub(super) struct Level {
     pub(super) next_name: usize,
     /// Names that the snapshot has not.
     pub(super) extra: Vec<Box<[u8]>>,
-    pub(super) may_delete: bool,
+    pub(super) deleting: Deleting,
+    /// The device that it was on when it was backed up, 0 if unknown.
+    pub(super) device: u64,
 }
 
 #[derive(Clone)]
@@ -87,8 +91,13 @@ impl Level {
             names: Names::default(),
             next_name: 0,
             extra: Vec::new(),
-            may_delete: false,
+            deleting: Deleting::No,
+            device: 0,
         }
+    }
+
+    pub(super) fn may_delete(&self) -> bool {
+        matches!(self.deleting, Deleting::On(_))
     }
 
     /// Whether the target has `name`. Must be called with ascending names; those passed over are extra.
@@ -97,7 +106,7 @@ impl Level {
             let (found, _) = self.names.get(self.next_name);
             match found.cmp(name) {
                 std::cmp::Ordering::Less => {
-                    if self.may_delete {
+                    if self.may_delete() {
                         self.extra.push(found.into());
                     }
                     self.next_name += 1;
@@ -168,7 +177,12 @@ impl<'r> Planner<'r> {
             let failed =
                 |source| Error::Target { path: options.target.display().to_string(), source };
             root.read_names(&mut level.names).map_err(failed)?;
-            level.may_delete = base.entry.is_directory() && run.may_delete_in(&base.path);
+            if options.delete && base.entry.is_directory() {
+                run.tell_more_unread();
+                let device = root.stat_self().map_err(failed)?.device;
+                level.device = base.entry.device;
+                level.deleting = run.deleting_in(Deleting::No, &base.path, base.is_shell, device);
+            }
         }
         Ok(Self {
             run,
@@ -214,6 +228,7 @@ impl<'r> Planner<'r> {
         self.run.observer.event(Event::Total { phase: Phase::Restore, total });
         self.run.queue.wait_until_idle();
         self.hand.make_deferred_links();
+        self.hand.close_files();
         self.hand.flush(Phase::Restore);
         Ok(())
     }
@@ -291,7 +306,7 @@ impl<'r> Planner<'r> {
 
     /// Removes a directory that is in the way, if it is empty or may be emptied.
     fn clear_directory(&mut self, directory: &TargetDirectory, name: &[u8]) -> io::Result<()> {
-        let may_delete = self.levels.last().is_some_and(|level| level.may_delete);
+        let may_delete = self.levels.last().is_some_and(Level::may_delete);
         let refused =
             || io::Error::other("a folder that is not empty is there, and nothing may be deleted");
         if may_delete {
@@ -324,6 +339,11 @@ impl<'r> Planner<'r> {
         folder.touch();
         let owner = self.owners.of(&entry);
         let metadata = Metadata::of(&mut entry, owner);
+        let place = match place {
+            // Its content counts as right, but other names of it would get this metadata too.
+            Place::Trusted(stat) if stat.links > 1 && !metadata.will_stay(&stat) => Place::Replaced,
+            place => place,
+        };
         let leader = match self.find_group(folder, &entry, place) {
             Membership::Alone => None,
             Membership::First(leader) => Some(leader),
@@ -529,13 +549,17 @@ impl<'r> Planner<'r> {
         self.draft.links.push(Link { leader, item });
     }
 
-    /// Plans to compare an existing file.
+    /// Plans to compare an existing file. One that does not fit into a window is judged by its first part if it may be
+    /// changed in place, else by all of it, one window after the other.
     fn plan_comparison(
         &mut self,
         item: &Arc<Item>,
         file: &FileBody,
         content: Option<Content>,
     ) -> Result<(), Error> {
+        if self.is_running(item, file) {
+            file.set_running();
+        }
         let mut number = self.draft.push_item(item);
         match content {
             None => {
@@ -549,6 +573,8 @@ impl<'r> Planner<'r> {
             }
             Some(content) => {
                 let repository = self.run.repository;
+                let is_judged_as_a_whole = !item.is_kept_if_part_is_right();
+                let mut is_in_parts = false;
                 let mut position = 0;
                 for chunk in ChunkRefs::new(repository, &content) {
                     let chunk = match chunk {
@@ -576,10 +602,63 @@ impl<'r> Planner<'r> {
                             return Ok(());
                         }
                         number = self.draft.push_item(item);
+                        is_in_parts = true;
+                        if is_judged_as_a_whole && file.method() != Method::Undecided {
+                            // Part of it is wrong: the rest need not be looked at.
+                            break;
+                        }
                     }
+                }
+                if is_in_parts && is_judged_as_a_whole && !file.has_failed() {
+                    return self.end_parts(item, file, &content);
                 }
             }
         }
+        self.draft.planned.push(number);
+        Ok(())
+    }
+
+    /// Whether an existing file that might be changed in place is a program that runs.
+    fn is_running(&self, item: &Item, file: &FileBody) -> bool {
+        let Place::Compared(stat) = item.place else { return false };
+        let may_be_changed = file.size > IN_PLACE_BYTES_MIN || file.size != stat.size;
+        let is_program = stat.mode & 0o111 != 0;
+        stat.links == 1 && may_be_changed && is_program && {
+            let opened = self.run.target.open(&item.folder);
+            opened
+                .and_then(|directory| directory.open_file_for_writing(&item.name))
+                .is_err_and(|error| error.kind() == io::ErrorKind::ExecutableFileBusy)
+        }
+    }
+
+    /// Decides about an existing file that was compared in parts and is kept only if all of it is right.
+    fn end_parts(
+        &mut self,
+        item: &Arc<Item>,
+        file: &FileBody,
+        content: &Content,
+    ) -> Result<(), Error> {
+        if !self.draft.candidates.is_empty() {
+            self.close_window()?;
+            if self.run.is_stopped() {
+                return Ok(());
+            }
+        }
+        if file.method() == Method::Undecided {
+            // Every part of it was right.
+            file.set_method(choose_method(item, file, 1, 1));
+        }
+        let data_bytes = file.data_bytes();
+        if file.method() == Method::InPlace {
+            add(&self.run.counts.bytes_reused, data_bytes);
+        } else if self.run.options.dry_run {
+            file.set_changed();
+            add(&self.run.counts.bytes_written, data_bytes);
+        } else {
+            return self.plan_chunks(item, file, content);
+        }
+        self.hand.advance(0, data_bytes);
+        let number = self.draft.push_item(item);
         self.draft.planned.push(number);
         Ok(())
     }
@@ -671,16 +750,6 @@ impl Draft {
 }
 
 impl Run<'_> {
-    /// Whether `delete` holds in the directory `path`. Above what was backed up, a snapshot knows only the way.
-    pub(super) fn may_delete_in(&self, path: &[u8]) -> bool {
-        self.options.delete
-            && self.snapshot.paths.iter().any(|root| {
-                let root = root.strip_suffix(b"/").unwrap_or(root);
-                path.strip_prefix(root)
-                    .is_some_and(|below| below.is_empty() || below.starts_with(b"/"))
-            })
-    }
-
     /// How a file is written where nothing has its name. Where a later restore would not look at its content, a
     /// file that takes time to write gets its name last.
     fn method_for_new(&self, content: Option<&Content>) -> Method {

@@ -1,6 +1,9 @@
 //! Restores into real folders, from repositories in memory.
 
 pub(super) mod backup;
+mod closing;
+mod deleting;
+mod existing;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,6 +15,7 @@ use std::sync::{Arc, Mutex};
 use putback_format::key::BlobKind;
 use putback_format::tree::{Content, EntryKind, Timestamp, encode_entry};
 use putback_store::memory::MemoryStore;
+use rustix::fs::IFlags;
 use tempfile::TempDir;
 
 use super::*;
@@ -202,14 +206,25 @@ impl Drop for Lab {
     }
 }
 
-/// Opens up folders that only root could empty.
+/// Opens up folders that only root could empty, and files that not even root could remove.
 fn make_removable(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().unwrap().is_dir() {
             fs::set_permissions(entry.path(), fs::Permissions::from_mode(0o755)).unwrap();
             make_removable(&entry.path());
+        } else if let Ok(stat) = platform::stat_path(&entry.path())
+            && stat.flags & platform::FLAGS_CLOSING != 0
+        {
+            set_closing_flags(&entry.path(), IFlags::empty());
         }
     }
+}
+
+/// Makes a file immutable or append-only, or neither.
+fn set_closing_flags(path: &Path, flags: IFlags) {
+    let file = fs::File::open(path).unwrap();
+    let others = rustix::fs::ioctl_getflags(&file).unwrap() - (IFlags::IMMUTABLE | IFlags::APPEND);
+    rustix::fs::ioctl_setflags(&file, others | flags).expect("this needs root");
 }
 
 fn assert_same(found: &BTreeMap<Vec<u8>, Seen>, expected: &BTreeMap<Vec<u8>, Seen>) {
@@ -317,7 +332,7 @@ fn make_everything(lab: &Lab) {
 }
 
 fn make_what_root_may(lab: &Lab) {
-    use rustix::fs::{CWD, FileType, IFlags, Mode, mknodat};
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
     let source = lab.source();
     let owned = |path: &str, uid, gid| {
         std::os::unix::fs::lchown(source.join(path), Some(uid), Some(gid)).unwrap();

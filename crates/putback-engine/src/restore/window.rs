@@ -100,6 +100,13 @@ impl Planner<'_> {
             return Ok(());
         }
         let count = matched.iter().filter(|matched| **matched).count();
+        if !is_planned && !item.is_kept_if_part_is_right() {
+            // What becomes of it is decided when all of it was compared, and nothing is planned before.
+            if count < candidates.len() {
+                file.set_method(Method::Temporary);
+            }
+            return Ok(());
+        }
         if file.method() == Method::Undecided {
             let compared = candidates.len();
             file.set_method(choose_method(item, file, count, compared));

@@ -20,7 +20,9 @@ use putback_repo::{Action, Amount, Event, FrameReader, Phase};
 
 use crate::platform::{self, FileKind, MetadataProblem, Stat, TargetDirectory};
 use crate::restore::folder::{Folder, guard};
-use crate::restore::item::{Body, Failure, FileBody, FileState, Item, Method, Piece, Place};
+use crate::restore::item::{
+    Body, Failure, FileBody, FileState, Item, Method, Piece, Place, Unclosed,
+};
 use crate::restore::links::link_tasks;
 use crate::restore::metadata::Before;
 use crate::restore::queue::{Task, Window};
@@ -196,7 +198,7 @@ impl<'r> Worker<'r> {
         };
         let result = self.fill_whole(item, body, &file, data).and_then(|problems| {
             if let Some(temporary) = &temporary {
-                directory.rename(temporary, &item.name)?;
+                rename_to_item(&directory, temporary, item)?;
             }
             Ok(problems)
         });
@@ -204,7 +206,9 @@ impl<'r> Worker<'r> {
             // The file was made here. If it cannot be removed either, the failure that is told says enough.
             let _ = directory.remove_file(temporary.as_deref().unwrap_or(&item.name));
         }
-        result
+        let mut problems = result?;
+        self.close(item, &file, &mut problems);
+        Ok(problems)
     }
 
     fn fill_whole(
@@ -280,7 +284,9 @@ impl<'r> Worker<'r> {
                     metadata.apply_to_name(&directory, &item.name, is_link, before)?;
                 Ok((Action::Restored, problems))
             }
-            Place::Compared(stat) if is_same_other(&directory, item, &stat) => {
+            Place::Compared(stat)
+                if is_same_other(&directory, item, &stat) && may_be_changed(item, &stat) =>
+            {
                 let before = Before::Existing;
                 let (is_changed, problems) =
                     metadata.apply_to_name(&directory, &item.name, is_link, before)?;
@@ -569,11 +575,12 @@ impl<'r> Worker<'r> {
             stat = platform::stat_file(&file)?;
         }
         let before = if is_in_place { Before::Existing } else { item.before_as_new() };
-        let (is_changed, problems) = item.metadata.apply_to_file(&file, &stat, before);
+        let (mut is_changed, mut problems) = item.metadata.apply_to_file(&file, &stat, before);
         if let Some(temporary) = &state.temporary {
-            directory.rename(temporary, &item.name)?;
+            rename_to_item(&directory, temporary, item)?;
             state.temporary = None;
         }
+        is_changed |= self.close(item, &file, &mut problems);
         let action = match body.method() {
             Method::InPlace if !is_changed && !body.is_changed() => Action::Unchanged,
             Method::InPlace => Action::Updated,
@@ -603,6 +610,38 @@ impl<'r> Worker<'r> {
         Ok(())
     }
 
+    /// Sets the flags that come last, if they are not set: now, or at the end if other names of the file have to be
+    /// made before. Says whether that makes the file another one.
+    pub(super) fn close(
+        &self,
+        item: &Item,
+        file: &File,
+        problems: &mut Vec<MetadataProblem>,
+    ) -> bool {
+        let flags = item.metadata.closing_flags();
+        let stat = platform::stat_file(file).ok();
+        if flags == 0 || stat.is_some_and(|stat| stat.flags & flags == flags) {
+            return false;
+        }
+        // Where it is bound to fail, it is told with the file.
+        if let Some(stat) = stat
+            && item.leader.is_some()
+            && platform::effective_uid() == 0
+        {
+            guard(&self.run.unclosed).push(Unclosed {
+                folder: Arc::clone(&item.folder),
+                name: item.name.clone(),
+                identity: stat.identity(),
+                flags,
+            });
+            return true;
+        }
+        let failed = platform::add_flags(file, flags);
+        let is_closed = failed.is_empty();
+        problems.extend(failed);
+        is_closed
+    }
+
     /// Removes what was made for a file that cannot be completed.
     fn discard(&mut self, item: &Item, body: &FileBody, state: &FileState) {
         let name = match (&state.temporary, body.method()) {
@@ -624,6 +663,18 @@ pub(super) fn made_action(item: &Item) -> Action {
     match item.place {
         Place::Free => Action::Restored,
         _ => Action::Updated,
+    }
+}
+
+/// Gives a complete file its name: in place of what has it, or, if nothing had it, only if that is still so.
+pub(super) fn rename_to_item(
+    directory: &TargetDirectory,
+    temporary: &[u8],
+    item: &Item,
+) -> io::Result<()> {
+    match item.place {
+        Place::Free => directory.rename_new(temporary, &item.name),
+        _ => directory.rename(temporary, &item.name),
     }
 }
 
@@ -700,6 +751,14 @@ fn is_same_other(directory: &TargetDirectory, item: &Item, stat: &Stat) -> bool 
         }
         Body::File(_) => false,
     }
+}
+
+/// Whether an existing link or special file may get its metadata: no other name of it would change too.
+fn may_be_changed(item: &Item, stat: &Stat) -> bool {
+    // A link has no permissions of its own.
+    let is_link = matches!(item.body, Body::Symlink(_));
+    let mode = if is_link { item.metadata.mode } else { stat.mode };
+    stat.links == 1 || item.metadata.will_stay(&Stat { mode, ..*stat })
 }
 
 #[cfg(test)]

@@ -1,0 +1,203 @@
+//! What `delete` leaves alone because the snapshot does not know what belongs there.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use putback_format::snapshot::Incident;
+
+use super::*;
+
+/// A file system in memory, mounted until it is dropped. Needs root, as continuous integration has.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(path: PathBuf) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        let status = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&path).status();
+        assert!(status.unwrap().success(), "mounting needs root");
+        Self(path)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
+    }
+}
+
+fn delete_all(lab: &Lab, snapshot: &Snapshot, path: &str, dry_run: bool) -> (Vec<String>, Told) {
+    let mut options = lab.options();
+    (options.delete, options.dry_run) = (true, dry_run);
+    let told = Told::default();
+    restore(&lab.repository, snapshot, path.as_bytes(), &options, &told).unwrap();
+    assert_eq!(told.problems(), []);
+    let deleted = told.actions().into_iter().filter(|(_, action)| *action == Action::Deleted);
+    (deleted.map(|(path, _)| path).collect(), told)
+}
+
+fn warnings(told: &Told) -> Vec<String> {
+    told.warnings.lock().unwrap().clone()
+}
+
+#[test]
+fn what_is_mounted_in_the_target_stays_and_is_told() {
+    let lab = Lab::new();
+    lab.write("top/disk/known/file", b"1");
+    lab.write("top/plain/file", b"2");
+    fs::create_dir(lab.source().join("top/unmounted")).unwrap();
+    let snapshot = lab.back_up();
+    let mounts = ["top/disk", "top/unmounted"].map(|path| Mount::new(lab.target().join(path)));
+    for path in ["top/disk/mine", "top/disk/known/mine", "top/unmounted/mine", "top/plain/mine"] {
+        lab.write_target(path, b"precious");
+    }
+    for dry_run in [true, false] {
+        let (deleted, told) = delete_all(&lab, &snapshot, "/data", dry_run);
+        assert_eq!(deleted, ["/data/top/plain/mine"]);
+        let expected = ["/data/top/disk", "/data/top/unmounted"].map(|path| {
+            format!(
+                "nothing of {path} is deleted: another file system is mounted there; restore it by \
+                 itself to delete there too"
+            )
+        });
+        assert_eq!(warnings(&told), expected);
+    }
+    for path in ["top/disk/mine", "top/disk/known/mine", "top/unmounted/mine"] {
+        assert_eq!(lab.read(path).unwrap(), b"precious", "{path}");
+    }
+    assert_eq!(lab.read("top/disk/known/file").unwrap(), b"1");
+
+    // By itself, or where it was backed up by itself, it is what the snapshot speaks of.
+    let mut with_root = snapshot;
+    with_root.paths = vec![b"/data".to_vec(), b"/data/top/disk".to_vec()];
+    let (deleted, _) = delete_all(&lab, &with_root, "/data", true);
+    assert_eq!(deleted, ["/data/top/disk/known/mine", "/data/top/disk/mine"]);
+    let mut options = options(&lab.target().join("top/disk"));
+    options.delete = true;
+    let report = restore(&lab.repository, &with_root, b"/data/top/disk", &options, &()).unwrap();
+    assert_eq!(report.files_deleted, 2);
+    drop(mounts);
+}
+
+#[test]
+fn a_folder_that_was_kept_empty_as_a_mount_point_is_not_emptied() {
+    let lab = Lab::new();
+    lab.write("top/file", b"1");
+    for folder in ["top/empty", "top/home"] {
+        fs::create_dir(lab.source().join(folder)).unwrap();
+    }
+    let snapshot = back_up(&lab.repository, &lab.source(), &|path, entry| {
+        // As with --one-file-system.
+        entry.device += u64::from(path == b"/data/top/home");
+        true
+    });
+    for path in ["top/mine", "top/empty/mine", "top/home/mine", "top/home/deep/mine"] {
+        lab.write_target(path, b"precious");
+    }
+    let expected = vec!["/data/top/empty/mine", "/data/top/mine"];
+    let (deleted, told) = delete_all(&lab, &snapshot, "/data", false);
+    assert_eq!(
+        (deleted, warnings(&told)),
+        (expected.into_iter().map(Into::into).collect(), vec![])
+    );
+    assert_eq!(lab.read("top/home/mine").unwrap(), b"precious");
+    assert_eq!(lab.read("top/home/deep/mine").unwrap(), b"precious");
+
+    let mut options = options(&lab.target().join("top/home"));
+    options.delete = true;
+    let report = restore(&lab.repository, &snapshot, b"/data/top/home", &options, &()).unwrap();
+    assert_eq!(report.files_deleted, 0);
+    let mut as_root = snapshot;
+    as_root.paths.push(b"/data/top/home".to_vec());
+    let report = restore(&lab.repository, &as_root, b"/data/top/home", &options, &()).unwrap();
+    assert_eq!(report.files_deleted, 3);
+}
+
+#[test]
+fn what_the_backup_could_not_read_is_not_deleted() {
+    let lab = Lab::new();
+    lab.write("part/known", b"1");
+    lab.write("open/known", b"2");
+    fs::create_dir(lab.source().join("closed")).unwrap();
+    let mut snapshot = lab.back_up();
+    let incident =
+        |path: &str, kind| Incident { path: path.into(), kind, message: "it was so".to_owned() };
+    snapshot.incidents = vec![
+        incident("/data/closed", IncidentKind::Unreadable),
+        incident("/data/part", IncidentKind::Unreadable),
+        incident("/data/open/lost", IncidentKind::Lost),
+        incident("/data/open/moved", IncidentKind::Vanished),
+        incident("/data/open/not there/secret", IncidentKind::Unreadable),
+        incident("/data/open", IncidentKind::MetadataIncomplete),
+        incident("/data/open/known", IncidentKind::ChangedWhileRead),
+    ];
+    snapshot.statistics.incidents = snapshot.incidents.len() as u64;
+    let kept = [
+        "closed/mine",
+        "closed/deep/mine",
+        "part/mine",
+        "open/lost",
+        "open/moved",
+        "open/not there/secret/mine",
+    ];
+    for path in kept {
+        lab.write_target(path, b"precious");
+    }
+    for path in ["open/not there/extra", "open/loster", "extra"] {
+        lab.write_target(path, b"extra");
+    }
+    for dry_run in [true, false] {
+        let (deleted, told) = delete_all(&lab, &snapshot, "/data", dry_run);
+        assert_eq!(deleted, ["/data/extra", "/data/open/loster", "/data/open/not there/extra"]);
+        let mut told = warnings(&told);
+        told.sort();
+        let paths = ["closed", "open/lost", "open/moved", "open/not there/secret", "part"];
+        let expected = paths.map(|path| {
+            format!("nothing of /data/{path} is deleted: the backup could not read all of it")
+        });
+        assert_eq!(told, expected);
+    }
+    for path in kept {
+        assert_eq!(lab.read(path).unwrap(), b"precious", "{path}");
+    }
+    // Restored by itself, it is not better known.
+    let (deleted, _) = delete_all(&lab, &snapshot, "/data/closed", false);
+    assert_eq!(deleted, [""; 0]);
+
+    lab.write_target("extra", b"extra");
+    snapshot.incidents = vec![incident("/", IncidentKind::Unreadable)];
+    assert_eq!(delete_all(&lab, &snapshot, "/data", false).0, [""; 0]);
+}
+
+#[test]
+fn nothing_is_deleted_when_not_all_that_could_not_be_read_is_named() {
+    let lab = Lab::new();
+    lab.write("dir/file", b"1");
+    let mut snapshot = lab.back_up();
+    lab.write_target("dir/mine", b"precious");
+    lab.write_target("mine", b"precious");
+    snapshot.statistics.incidents = 1;
+    let (deleted, told) = delete_all(&lab, &snapshot, "/data", false);
+    assert_eq!(deleted, [""; 0]);
+    assert_eq!(
+        warnings(&told),
+        ["nothing is deleted: the backup could not read more than the snapshot has room to name"]
+    );
+    assert_eq!(lab.read("dir/file").unwrap(), b"1");
+}
+
+#[test]
+fn a_checkpoint_does_not_say_what_to_delete() {
+    let lab = Lab::new();
+    lab.write("file", b"1");
+    let mut snapshot = lab.back_up();
+    snapshot.complete = false;
+    lab.write_target("mine", b"precious");
+    let mut options = lab.options();
+    options.delete = true;
+    let refused = restore(&lab.repository, &snapshot, b"/data", &options, &()).unwrap_err();
+    assert!(matches!(refused, Error::DeleteByCheckpoint), "{refused}");
+    assert_eq!((lab.read("file"), lab.read("mine").is_some()), (None, true));
+    options.delete = false;
+    restore(&lab.repository, &snapshot, b"/data", &options, &()).unwrap();
+    assert_eq!(lab.read("file").unwrap(), b"1");
+}
