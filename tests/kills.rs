@@ -315,8 +315,13 @@ impl Scene {
     /// only a person knows better.
     fn complete_slots(&self) {
         if self.emulator.is_some() {
-            let output = self.environment.command(["repair", "index", "--yes"]).output().unwrap();
-            assert!(output.status.success(), "{}: {output:?}", self.history());
+            let run = self.environment.run(["repair", "index", "--yes", "--json"]).success();
+            for message in run.error_messages() {
+                let is_copy = |object: &str| object.starts_with("copies/keys-");
+                let is_known = message["message_type"] != "finding"
+                    || message["object"].as_str().is_some_and(is_copy);
+                assert!(is_known, "{}: {message}", self.history());
+            }
         }
     }
 

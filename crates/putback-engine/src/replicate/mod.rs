@@ -77,8 +77,8 @@ impl Repaired {
         self.rewrites(made).is_some_and(|rewrites| rewrites > made.rewrites)
     }
 
-    /// Puts a whole copy behind them in the order of snapshots, so that it is the one that is found and kept.
-    fn put_before(&self, original: &Snapshot, draft: &mut SnapshotDraft) {
+    /// Puts a whole copy after them in the order of snapshots, so that it is the one that is found and kept.
+    fn put_after(&self, original: &Snapshot, draft: &mut SnapshotDraft) {
         let made = original.made();
         if let Some(rewrites) = self.rewrites(made).filter(|rewrites| *rewrites > made.rewrites) {
             let rewrites = rewrites.saturating_add(1);
@@ -323,7 +323,7 @@ impl Run<'_> {
         let mut draft = SnapshotDraft { root, ..SnapshotDraft::from(&stored.snapshot) };
         draft.parent = draft.parent.and_then(|parent| self.ids.get(&parent).copied());
         origin(self.source, stored).put_into(&mut draft.unknown);
-        self.repaired.put_before(&stored.snapshot, &mut draft);
+        self.repaired.put_after(&stored.snapshot, &mut draft);
         let copy = self.backup.commit_again(draft)?;
         self.ids.insert(stored.id, copy.id);
         self.copies.push(Copy::new(stored, &copy, true));

@@ -12,12 +12,11 @@ use putback_repo::{
     CheckOptions, CheckReport, Error, ReadData, RepairOptions, RepairTarget, Repository,
 };
 use putback_store::memory::MemoryStore;
+use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
-use putback_store::{
-    Capabilities, Error as StoreError, ErrorKind, Lock, LockMode, ObjectInfo, ObjectPath,
-    Operation, Space, Status, Store, Upload,
-};
+use putback_store::{Error as StoreError, ErrorKind, ObjectPath, Operation, Status, Store};
 
+use crate::hooked::Hooked;
 use crate::support::*;
 
 /// One snapshot of 30 files of 100 kB, and the one pack of their data: frames of 1 MiB.
@@ -120,65 +119,16 @@ fn a_pack_that_is_listed_as_another_is_read_and_what_it_lost_is_named() {
     }
 }
 
-/// Reads of one place of one object fail.
-struct BadSector {
-    inner: MemoryStore,
-    path: ObjectPath,
-    place: u64,
-}
-
-impl Store for BadSector {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    fn create(&self, folders: &[&str]) -> Result<bool, StoreError> {
-        self.inner.create(folders)
-    }
-    fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.inner.list(folder)
-    }
-    fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
-        self.inner.stat(path)
-    }
-    fn read(
-        &self,
-        path: &ObjectPath,
-        range: Range<u64>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
-        if *path == self.path && range.contains(&self.place) {
-            return Err(StoreError::new(ErrorKind::Other, Operation::Read, path.as_str()));
-        }
-        self.inner.read(path, range, buffer)
-    }
-    fn read_all(&self, path: &ObjectPath, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.inner.read_all(path, bytes_max)
-    }
-    fn write(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, StoreError> {
-        self.inner.write(path, bytes)
-    }
-    fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, StoreError> {
-        self.inner.upload(folder)
-    }
-    fn delete(&self, objects: &[ObjectInfo]) -> Result<(), StoreError> {
-        self.inner.delete(objects)
-    }
-    fn space(&self) -> Result<Option<Space>, StoreError> {
-        self.inner.space()
-    }
-    fn lock(&self, mode: LockMode) -> Result<Option<Box<dyn Lock>>, StoreError> {
-        self.inner.lock(mode)
-    }
-}
-
 #[test]
 fn a_bad_sector_hurts_the_frame_that_it_is_in_and_no_other() {
     let Fixture { store, key, path, pack, .. } = fixture();
-    let sector = BadSector { inner: store, path, place: 1_500_000 };
-    let report = check(&open(sector, &key));
+    let bad_sector = Hooked::new(&store, move |call, at, range| {
+        match call == Call::Read && at == path.as_str() && range.contains(&1_500_000) {
+            true => Err(StoreError::new(ErrorKind::Other, Operation::Read, at)),
+            false => Ok(()),
+        }
+    });
+    let report = check(&open(bad_sector, &key));
     let bad: Vec<&str> = report.damages.iter().map(|damage| damage.object.as_str()).collect();
     assert_eq!(bad, [format!("frame 1 of packs/{pack}")]);
     assert!((9..14).contains(&hurt_files(&report)), "{:?}", report.hurt_snapshots);

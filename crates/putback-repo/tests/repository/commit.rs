@@ -1,9 +1,9 @@
 //! Whatever other machines do between the begin of a backup and its end, its snapshot can be read.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use putback_format::id::{PackId, SnapshotId};
@@ -15,66 +15,10 @@ use putback_store::memory::MemoryStore;
 use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
 use putback_store::testing::recording::RecordingStore;
-use putback_store::{
-    Capabilities, Error as StoreError, Lock, LockMode, ObjectInfo, ObjectPath, Space, Store, Upload,
-};
+use putback_store::{ObjectPath, Store};
 
+use crate::hooked::interfering;
 use crate::support::*;
-
-/// Does something just before marks are listed for the k-th time.
-pub(crate) struct Interfering {
-    pub(crate) inner: MemoryStore,
-    pub(crate) listings: AtomicU64,
-    pub(crate) at: u64,
-    pub(crate) act: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Store for Interfering {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    fn create(&self, folders: &[&str]) -> Result<bool, StoreError> {
-        self.inner.create(folders)
-    }
-    fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        if folder == "marks" && self.listings.fetch_add(1, Ordering::SeqCst) + 1 == self.at {
-            (self.act)();
-        }
-        self.inner.list(folder)
-    }
-    fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
-        self.inner.stat(path)
-    }
-    fn read(
-        &self,
-        path: &ObjectPath,
-        range: Range<u64>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
-        self.inner.read(path, range, buffer)
-    }
-    fn read_all(&self, path: &ObjectPath, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.inner.read_all(path, bytes_max)
-    }
-    fn write(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, StoreError> {
-        self.inner.write(path, bytes)
-    }
-    fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, StoreError> {
-        self.inner.upload(folder)
-    }
-    fn delete(&self, objects: &[ObjectInfo]) -> Result<(), StoreError> {
-        self.inner.delete(objects)
-    }
-    fn space(&self) -> Result<Option<Space>, StoreError> {
-        self.inner.space()
-    }
-    fn lock(&self, mode: LockMode) -> Result<Option<Box<dyn Lock>>, StoreError> {
-        self.inner.lock(mode)
-    }
-}
 
 fn sample() -> Files {
     let mut files = files([("short", &b"inline"[..])]);
@@ -129,16 +73,10 @@ fn a_mark_that_appears_at_any_moment_of_a_backup_never_takes_data_from_it() {
             let (repository, store, marked) = (repository.clone(), store.clone(), marked.clone());
             move || mark(&repository, &store, &marked)
         };
-        let layer =
-            Interfering { inner: store.clone(), listings: 0.into(), at, act: Box::new(act) };
-        let layer = Arc::new(layer);
-        let open = Repository::open_with_exported_key(
-            Arc::clone(&layer) as Arc<dyn Store>,
-            &key,
-            &Default::default(),
-        );
-        let stored = back_up(&open.unwrap(), &sample()).unwrap();
-        if layer.listings.load(Ordering::SeqCst) < at {
+        let is_counted = |call, path: &str| call == Call::List && path == "marks";
+        let (layer, has_acted) = interfering(&store, is_counted, at, act);
+        let stored = back_up(&open(layer, &key), &sample()).unwrap();
+        if !has_acted.load(Ordering::SeqCst) {
             break;
         }
         assert_independent(&repository, &store, &key, &stored, &marked);
@@ -256,14 +194,19 @@ fn a_pack_that_is_lost_during_a_backup_never_leaves_a_snapshot_that_cannot_be_re
     }
 }
 
+/// A run that stores its packs and breaks before a segment names them.
+fn break_before_segment(store: &MemoryStore, key: &str, folder: &Path) {
+    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
+    let writer = open_with(faulty.clone(), key, &directories(folder));
+    faulty.plant(Fault::before(Calls::Only(Call::Write), 1));
+    back_up(&writer, &sample()).unwrap_err();
+}
+
 #[test]
 fn packs_of_a_run_that_broke_before_its_segment_are_taken_over() {
     let (_, store, key) = repository();
     let folder = tempfile::tempdir().unwrap();
-    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
-    let writer = open_with(faulty.clone(), &key, &directories(folder.path()));
-    faulty.plant(Fault::before(Calls::Only(Call::Write), 1));
-    back_up(&writer, &sample()).unwrap_err();
+    break_before_segment(&store, &key, folder.path());
     assert_eq!((packs(&store).len(), store.list("index").unwrap().len()), (2, 0));
 
     let again = open_with(store.clone(), &key, &directories(folder.path()));
@@ -280,10 +223,7 @@ fn packs_of_a_run_that_broke_before_its_segment_are_taken_over() {
 fn a_pack_of_a_broken_run_that_came_under_a_mark_is_not_taken_over() {
     let (repository, store, key) = repository();
     let folder = tempfile::tempdir().unwrap();
-    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
-    let writer = open_with(faulty.clone(), &key, &directories(folder.path()));
-    faulty.plant(Fault::before(Calls::Only(Call::Write), 1));
-    back_up(&writer, &sample()).unwrap_err();
+    break_before_segment(&store, &key, folder.path());
     let marked = packs(&store);
     mark(&repository, &store, &marked);
 
@@ -383,11 +323,7 @@ fn a_late_snapshot_on_a_bad_sector_stops_no_run_and_is_not_lost_sight_of() {
 fn a_pack_of_a_broken_run_on_a_bad_sector_stops_no_run() {
     let (_, store, key) = repository();
     let folder = tempfile::tempdir().unwrap();
-    let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
-    let writer = open_with(faulty.clone(), &key, &directories(folder.path()));
-    faulty.plant(Fault::before(Calls::Only(Call::Write), 1));
-    back_up(&writer, &sample()).unwrap_err();
-    drop(writer);
+    break_before_segment(&store, &key, folder.path());
 
     let faulty = FaultyStore::new(Arc::new(store.clone()), 1);
     let again = open_with(faulty.clone(), &key, &directories(folder.path()));

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use putback_repo::{
     Error, KdfCost, Machine, Password, Repository, Result, SlotOwner, SnapshotDraft,
@@ -16,6 +17,7 @@ use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
 use putback_store::{Capabilities, ErrorKind, ObjectPath, Status, Store};
 
+use crate::hooked::interfering;
 use crate::support::*;
 
 /// The ways in which request `number` can fail.
@@ -397,15 +399,14 @@ fn a_thread_that_panics_ends_the_run_and_nobody_waits_for_it() {
     let first = files([("a", noise(1, 50_000).as_slice())]);
     let stored = back_up(&repository, &first).unwrap();
     let more = files([("a", noise(2, 3_000_000).as_slice())]);
-    let panicking = Interfering::new(
-        &store,
-        |_, folder| folder == "packs",
-        || std::panic::resume_unwind(Box::new("a fault of the program")),
-    );
+    let is_counted = |call, path: &str| call == Call::Upload && path == "packs";
+    let panic = || std::panic::resume_unwind(Box::new("a fault of the program"));
+    let (panicking, has_panicked) = interfering(&store, is_counted, 1, panic);
     let opened = open(panicking, &key);
     let backup = opened.begin_backup(None, 2).unwrap();
     let failed = put_tree(&backup, &more).and_then(|_| backup.flush());
     assert!(matches!(failed, Err(Error::WorkerFailed)), "{failed:?}");
+    assert!(has_panicked.load(Ordering::SeqCst));
     drop(backup);
     assert_holds(&store, &key, &stored, &first);
     assert!(back_up(&open(store.clone(), &key), &more).is_ok());

@@ -10,6 +10,7 @@ mod commit;
 mod compact;
 mod damage;
 mod faults;
+mod hooked;
 mod index;
 mod prune;
 mod readers;

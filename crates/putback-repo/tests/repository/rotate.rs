@@ -15,6 +15,7 @@ use putback_store::testing::Call;
 use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
 use putback_store::{Capabilities, ErrorKind, Status, Store};
 
+use crate::hooked::interfering;
 use crate::support::*;
 
 /// What storages are like that have no locks and whose listings may lag.
@@ -311,8 +312,9 @@ fn check_two_rotations(breaks_other: bool) {
                 *theirs.lock().unwrap() = Some(back_up(&opened, &files).unwrap());
             }
         };
-        let interfering = Interfering::new(&store, move |number, _| number == at, act);
-        let result = rotate(interfering, vec![password()]);
+        let is_counted = |call, _: &str| matches!(call, Call::List | Call::Write | Call::Delete);
+        let (layer, _) = interfering(&store, is_counted, at, act);
+        let result = rotate(layer, vec![password()]);
         let Some(theirs) = theirs.lock().unwrap().take() else {
             result.unwrap();
             assert!(at > 15, "{at}");
@@ -351,8 +353,9 @@ fn the_keys_of_a_rotation_with_unknown_passwords_are_never_given_up() {
             *theirs.lock().unwrap() = Some(back_up(&opened, &other).unwrap());
         }
     };
-    let interfering = Interfering::new(&store, |_, folder| folder == "config", act);
-    let error = rotate(interfering, vec![password()]).map(drop).unwrap_err();
+    let is_counted = |call, path: &str| call == Call::Write && path.starts_with("config/");
+    let (layer, _) = interfering(&store, is_counted, 1, act);
+    let error = rotate(layer, vec![password()]).map(drop).unwrap_err();
     assert!(matches!(error, Error::KeysContended { .. }), "{}", describe(&error));
     let theirs = theirs.lock().unwrap().take().unwrap();
     // Whoever knows both passwords joins the keys.

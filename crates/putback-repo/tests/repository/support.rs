@@ -1,10 +1,8 @@
 //! Repositories, trees and marks made by hand.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use putback_format::envelope::{self, ObjectKind};
 use putback_format::id::{MarkId, PackId, SegmentId, SnapshotId, WriterId};
@@ -21,9 +19,7 @@ use putback_repo::{
     ReadData, Repository, Result, SlotOwner, SnapshotDraft, StoredSnapshot,
 };
 use putback_store::memory::MemoryStore;
-use putback_store::{
-    Capabilities, Error as StoreError, Lock, LockMode, ObjectInfo, ObjectPath, Space, Store, Upload,
-};
+use putback_store::{ObjectPath, Store};
 
 /// Names and contents of files; `a/b` lies in the directory `a`.
 pub(crate) type Files = BTreeMap<String, Vec<u8>>;
@@ -327,92 +323,4 @@ pub(crate) fn describe(error: &Error) -> String {
         cause = error.source();
     }
     text
-}
-
-/// What another machine does.
-type Act = Box<dyn FnOnce() + Send>;
-/// Whether it does so before the request of this number, which changes something in this folder.
-type Moment = Box<dyn Fn(u64, &str) -> bool + Send + Sync>;
-
-/// Does something just before the listing or change (an upload only by its folder) that `at` says: by its number, and by the folder.
-pub(crate) struct Interfering {
-    inner: MemoryStore,
-    requests: AtomicU64,
-    at: Moment,
-    act: Mutex<Option<Act>>,
-}
-
-impl Interfering {
-    pub(crate) fn new(
-        inner: &MemoryStore,
-        at: impl Fn(u64, &str) -> bool + Send + Sync + 'static,
-        act: impl FnOnce() + Send + 'static,
-    ) -> Self {
-        let act: Act = Box::new(act);
-        Self {
-            inner: inner.clone(),
-            requests: AtomicU64::new(0),
-            at: Box::new(at),
-            act: Mutex::new(Some(act)),
-        }
-    }
-
-    fn note(&self, folder: &str) {
-        let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
-        if (self.at)(number, folder) {
-            let act = self.act.lock().unwrap().take();
-            act.into_iter().for_each(|act| act());
-        }
-    }
-}
-
-impl Store for Interfering {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    fn create(&self, folders: &[&str]) -> Result<bool, StoreError> {
-        self.inner.create(folders)
-    }
-    fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, StoreError> {
-        self.note("");
-        self.inner.list(folder)
-    }
-    fn stat(&self, path: &ObjectPath) -> Result<ObjectInfo, StoreError> {
-        self.inner.stat(path)
-    }
-    fn read(
-        &self,
-        path: &ObjectPath,
-        range: Range<u64>,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), StoreError> {
-        self.inner.read(path, range, buffer)
-    }
-    fn read_all(&self, path: &ObjectPath, bytes_max: u64) -> Result<Vec<u8>, StoreError> {
-        self.inner.read_all(path, bytes_max)
-    }
-    fn write(&self, path: &ObjectPath, bytes: &[u8]) -> Result<ObjectInfo, StoreError> {
-        self.note(path.folder());
-        self.inner.write(path, bytes)
-    }
-    fn upload(&self, folder: &str) -> Result<Box<dyn Upload>, StoreError> {
-        if (self.at)(0, folder) {
-            let act = self.act.lock().unwrap().take();
-            act.into_iter().for_each(|act| act());
-        }
-        self.inner.upload(folder)
-    }
-    fn delete(&self, objects: &[ObjectInfo]) -> Result<(), StoreError> {
-        self.note("");
-        self.inner.delete(objects)
-    }
-    fn space(&self) -> Result<Option<Space>, StoreError> {
-        self.inner.space()
-    }
-    fn lock(&self, mode: LockMode) -> Result<Option<Box<dyn Lock>>, StoreError> {
-        self.inner.lock(mode)
-    }
 }
