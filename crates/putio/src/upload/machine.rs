@@ -15,6 +15,8 @@ use crate::model::FileId;
 const STALLS_MAX: u32 = 100;
 /// Sessions begun anew because one was lost or could not be continued.
 const RESTARTS_MAX: u32 = 5;
+/// Times in a row that the row a session names was not there, before a new session is begun.
+const ROWS_MISSING_MAX: u32 = 3;
 /// Uploads repeated because the row's CRC-32 was not the content's.
 const CORRUPTIONS_MAX: u32 = 2;
 
@@ -171,6 +173,8 @@ struct SessionState {
     has_looked_thoroughly: bool,
     /// An empty slice at the end was answered.
     has_asked_again: bool,
+    /// How often the row that it names was not there.
+    rows_missing: u32,
     receipt: Receipt,
 }
 
@@ -377,8 +381,13 @@ impl Machine {
             Some(row) if row.crc32 == Some(expected) && row.size == self.length => {
                 self.go(Step::Finished { id, crc32: expected });
             }
-            // Not there yet, or without its checksum yet.
-            None | Some(Row { crc32: None, .. }) => self.stall(),
+            // Not there yet; or deleted since, and then the session leads nowhere.
+            None if self.session.rows_missing == ROWS_MISSING_MAX => self.begin_again(),
+            None => {
+                self.session.rows_missing += 1;
+                self.stall();
+            }
+            Some(Row { crc32: None, .. }) => self.stall(),
             Some(row) if self.corruptions == CORRUPTIONS_MAX && !row.is_ours => {
                 self.step = Step::Failed(Reason::Corrupt { expected, found: row.crc32 });
             }

@@ -273,6 +273,19 @@ fn a_missing_checksum_is_asked_for() {
 }
 
 #[test]
+fn a_session_whose_row_is_gone_is_left() {
+    let start = [(Step::AskOffset, completed(10, None)), (Step::Hash, Event::Hashed(CRC))];
+    let missing = [(Step::Fetch { id: ROW }, Event::Fetched(None)); 4];
+    let end = [
+        (Step::Create, created()),
+        (send(0, 4), offset(4)),
+        (send(4, 4), offset(8)),
+        (send(8, 2), completed(10, Some(CRC))),
+    ];
+    check(resumed(), &[&start[..], &missing, &end].concat(), FINISHED);
+}
+
+#[test]
 fn a_damaged_row_is_deleted_and_the_upload_repeated_twice() {
     let mut machine = fresh();
     for attempt in 0..=CORRUPTIONS_MAX {
