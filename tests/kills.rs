@@ -318,9 +318,11 @@ impl Scene {
             let run = self.environment.run(["repair", "index", "--yes", "--json"]).success();
             for message in run.error_messages() {
                 let is_copy = |object: &str| object.starts_with("copies/keys-");
-                let is_known = message["message_type"] != "finding"
+                // A run that was killed before its segment leaves packs that nothing names yet.
+                let is_expected = message["message_type"] != "finding"
+                    || message["remedy"] == "name it"
                     || message["object"].as_str().is_some_and(is_copy);
-                assert!(is_known, "{}: {message}", self.history());
+                assert!(is_expected, "{}: {message}", self.history());
             }
         }
     }
