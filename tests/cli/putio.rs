@@ -292,16 +292,14 @@ fn two_repositories_of_one_account_keep_one_limit_of_requests() {
     let second = "putio:backups/second";
     environment.run(["init", "--kdf-cost", "low", "--repo", second]).success();
     emulator.clear_log();
-    environment.run(["replicate", "-n", "--to", second, "--tpslimit", "5"]).success();
+    environment.run(["replicate", "--to", second, "--tpslimit", "5"]).success();
     let mut log = emulator.log();
     log.retain(|entry| !entry.path.starts_with("/download/"));
-    // One limit keeps them 0.2 s apart, but for what is late; each of two would not know of the other one's requests.
-    let close: Vec<_> = log
-        .windows(2)
-        .filter(|pair| (pair[1].at - pair[0].at).as_secs_f64() < 0.05)
-        .map(|pair| format!("{} {}", pair[0].path, pair[1].path))
-        .collect();
-    assert!(log.len() > 10 && close.len() <= 1, "{} requests, close: {close:?}", log.len());
+    // 0.2 s from one to the next, and two of these for what arrives late. With a limit for each of the two stores it
+    // would be a second less.
+    let least = (log.len() - 3) as f64 / 5.0;
+    let seconds = (log[log.len() - 1].at - log[0].at).as_secs_f64();
+    assert!(log.len() > 10 && seconds >= least, "{} requests in {seconds} s", log.len());
 }
 
 #[test]
