@@ -134,7 +134,7 @@ pub(crate) fn is_hard_linked(entry: &Entry) -> bool {
 
 /// What the entries of one file have in common besides their number: all that its bytes depend on,
 /// and the time of their last change.
-fn fingerprint(entry: &Entry) -> u64 {
+pub(crate) fn fingerprint(entry: &Entry) -> u64 {
     let mut hasher = DefaultHasher::new();
     entry.mtime.hash(&mut hasher);
     discriminant(&entry.kind).hash(&mut hasher);

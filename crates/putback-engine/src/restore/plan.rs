@@ -9,8 +9,6 @@
 //!
 //! A dry run goes the same way and hands over nothing but comparisons.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,6 +19,7 @@ use putback_format::tree::{ChunkRef, Content, Entry, EntryKind};
 use putback_repo::{Action, Amount, Event, Phase};
 
 use crate::Error;
+use crate::memo::{fingerprint, is_hard_linked};
 use crate::platform::{self, FileKind, Names, Stat, TargetDirectory};
 use crate::restore::chunks::ChunkRefs;
 use crate::restore::decide::{Decision, choose_method, decide, kind_of};
@@ -465,7 +464,7 @@ impl<'r> Planner<'r> {
     }
 
     fn find_group(&mut self, folder: &Arc<Folder>, entry: &Entry, place: Place) -> Membership {
-        if entry.links < 2 || entry.inode == 0 {
+        if !is_hard_linked(entry) {
             return Membership::Alone;
         }
         let existing = match place {
@@ -788,25 +787,4 @@ fn weight(entry: &Entry, metadata: &Metadata) -> usize {
         _ => 0,
     };
     entry.name.len() + own + xattrs.sum::<usize>()
-}
-
-/// What two names of one file have in common.
-fn fingerprint(entry: &Entry) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    entry.mtime.hash(&mut hasher);
-    kind_of(&entry.kind).hash(&mut hasher);
-    match &entry.kind {
-        EntryKind::File { size, content, .. } => {
-            size.hash(&mut hasher);
-            match content {
-                Content::Inline(bytes) => bytes.hash(&mut hasher),
-                Content::Chunks(chunks) | Content::Lists { pages: chunks, .. } => {
-                    chunks.hash(&mut hasher);
-                }
-            }
-        }
-        EntryKind::Symlink { target } => target.hash(&mut hasher),
-        _ => {}
-    }
-    hasher.finish()
 }

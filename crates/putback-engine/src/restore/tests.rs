@@ -1017,6 +1017,27 @@ fn names_of_different_files_with_one_inode_number_stay_apart() {
 }
 
 #[test]
+fn files_that_differ_in_the_place_of_their_hole_alone_stay_apart() {
+    let lab = Lab::new();
+    for (name, offset) in [("a", 0), ("b", 1 << 20)] {
+        let file = fs::File::create(lab.source().join(name)).unwrap();
+        file.set_len(2 << 20).unwrap();
+        file.write_all_at(&noise(1, 1 << 20), offset).unwrap();
+    }
+    let snapshot = back_up(&lab.repository, &lab.source(), &|_, entry| {
+        if entry.is_file() {
+            (entry.device, entry.inode, entry.links) = (1, 2, 2);
+            entry.mtime = Timestamp::from_seconds(1);
+        }
+        true
+    });
+    lab.restore(&snapshot, &lab.options());
+    for name in ["a", "b"] {
+        assert!(lab.read(name).unwrap() == fs::read(lab.source().join(name)).unwrap(), "{name}");
+    }
+}
+
+#[test]
 fn sparse_makes_holes_of_zeros() {
     let lab = Lab::new();
     let mut content = vec![0; 1 << 20];
