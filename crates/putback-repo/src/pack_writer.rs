@@ -685,6 +685,8 @@ impl Shared {
             guard(&self.progress).packs -= 1;
             return finished;
         }
+        // Before the first one has arrived too: by then, more may be under way than there is room for.
+        self.watch_space()?;
         self.finish.send(Arc::clone(pack)).map_err(|_| Error::WorkerFailed)
     }
 
