@@ -242,7 +242,7 @@ impl Repository {
             match self.read_snapshot(&id) {
                 Ok(snapshot) => snapshots.push(StoredSnapshot { id, snapshot }),
                 // Gone since it was listed: another machine has pruned.
-                Err(Error::Store(error)) if error.is_not_found() => {}
+                Err(Error::Store(error)) if error.is_not_found() && self.is_removed(&id)? => {}
                 Err(Error::Store(error)) if !is_damage(&error) => return Err(error.into()),
                 Err(error) => {
                     let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));

@@ -198,7 +198,8 @@ impl Run<'_> {
             let Ok(id) = info.path.name().parse() else { continue };
             match repository.read_segment(&id) {
                 Ok(segment) => young.extend(segment.tombstones),
-                Err(Error::Store(error)) if error.is_not_found() => {}
+                // Merged by another run, or not found for a moment: what it buries is not known.
+                Err(Error::Store(error)) if error.is_not_found() => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
