@@ -366,7 +366,9 @@ fn service_hint(kind: &putio::ErrorKind, storage: Option<&str>) -> Option<String
             "is there a connection? HTTPS_PROXY names a proxy, --cacert its certificate"
         }
         putio::ErrorKind::Withheld => {
-            "put.io knows the file and cannot hand it out now; others are not affected; try again later"
+            "put.io knows the file and cannot hand it out now; others are not affected; try again later; if \
+             that stays so for days, delete this one file on put.io: then it counts as lost, and \
+             `putback repair` saves what can be saved"
         }
         putio::ErrorKind::Server => "put.io has a problem of its own; try again later",
         putio::ErrorKind::Expired => "begin again: the code was not confirmed in time",
@@ -524,6 +526,9 @@ fn hint(ui: &Ui, error: &anyhow::Error) -> Option<String> {
         }
         RepositoryError::PacksLost { .. } => {
             "run the command again; if that fails too, `putback repair packs` saves what is left"
+        }
+        RepositoryError::LostChanged { .. } => {
+            "nothing was written or forgotten for it; run the command again to see what is lost now"
         }
         RepositoryError::Damaged { .. }
         | RepositoryError::BlobDamaged { .. }

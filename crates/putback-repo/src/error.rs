@@ -150,6 +150,12 @@ pub enum Error {
         /// The packs; writers do not rely on them any more.
         packs: Vec<PackId>,
     },
+    /// What is lost of a snapshot is not what it was when its repair was planned.
+    #[error("what is lost of snapshot {} has changed since it was listed", .snapshot.short())]
+    LostChanged {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
     /// A pack has come under a mark between the check and the commit too often.
     #[error("other programs keep removing packs that this run needs")]
     CommitContended,

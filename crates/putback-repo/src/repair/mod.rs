@@ -21,11 +21,12 @@ pub use snapshots::REPAIRED;
 use std::collections::BTreeSet;
 
 use putback_format::id::{PackId, SnapshotId};
+use putback_store::{ErrorKind, Operation, Status};
 
-use crate::Repository;
 use crate::check::{Damage, HurtSnapshot, ReadData, Survey, describe_object};
 use crate::error::{Error, Result};
 use crate::observe::{Cancel, Observer};
+use crate::{Repository, layout};
 
 /// Findings that are listed one by one; further ones are counted.
 const FINDINGS_MAX: usize = 1000;
@@ -302,6 +303,29 @@ enum Reading<T> {
     Good(T),
     Missing,
     Damaged(String),
+}
+
+impl Repository {
+    /// Makes sure that a pack that was not found when it was read is gone: a storage that does not find it for a
+    /// moment has lost nothing.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it is there.
+    fn check_gone(&self, id: &PackId) -> Result<()> {
+        let path = layout::pack(id);
+        match self.store().stat(&path) {
+            Ok(_) => {
+                // Not as one that is missing: nobody who asks for the kind may take it for that.
+                let error =
+                    putback_store::Error::new(ErrorKind::Other, Operation::Read, path.as_str());
+                let why =
+                    "the storage has it and did not find it when it was read; try again later";
+                Err(error.with_status(Status::Exhausted).with_source(why).into())
+            }
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 /// Reads, and once more if that seems damaged: a single wrong answer of a store is no damage yet.

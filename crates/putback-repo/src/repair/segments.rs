@@ -241,7 +241,7 @@ impl Repository {
     ) -> Result<Option<Found>> {
         let (trailer, contents) = match read_twice(|| self.read_pack_contents(id, info.size))? {
             Reading::Good(end) => end,
-            Reading::Missing => return Ok(None),
+            Reading::Missing => return self.check_gone(id).map(|()| None),
             Reading::Damaged(message) => {
                 return Ok(Some(Found::Unreadable { message, is_named: said.is_some() }));
             }

@@ -4,7 +4,10 @@
 //! incident of the new snapshot, which has the tag [`REPAIRED`]. Everything else stays bit for bit: directories in
 //! which nothing is missing keep their pages. The original stays too, unless it is to be forgotten.
 
+use std::cell::RefCell;
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::vec::IntoIter;
 
 use putback_format::id::{BlobId, PackId, SnapshotId};
@@ -33,8 +36,8 @@ const HURTS_MAX: usize = 100;
 /// What will be done about snapshots.
 #[derive(Debug, Default)]
 pub(super) struct Steps {
-    /// Snapshots to write without something.
-    hurt: Vec<StoredSnapshot>,
+    /// Snapshots to write without something, each with [`Lost::digest`] of that.
+    hurt: Vec<(StoredSnapshot, u64)>,
     /// Packs that the new snapshots must not rely on.
     broken: BTreeSet<PackId>,
     /// Originals that are to be forgotten and already have a successor.
@@ -66,6 +69,13 @@ impl Lost {
                 .range(inside.clone()..)
                 .next()
                 .is_some_and(|(path, _)| path.starts_with(&inside))
+    }
+
+    /// Tells it from anything else that might be lost.
+    fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.paths.hash(&mut hasher);
+        hasher.finish()
     }
 
     fn incidents(&self) -> Vec<Incident> {
@@ -118,6 +128,8 @@ struct Search<'a> {
     whole: IdSet<BlobId>,
     /// What was read because no pack that will stay has it, and whether that went well.
     tried: BTreeMap<BlobId, bool>,
+    /// Packs that are not there.
+    gone: RefCell<BTreeSet<PackId>>,
     /// What the snapshot in hand lost.
     lost: Lost,
 }
@@ -134,8 +146,23 @@ impl<'a> Search<'a> {
             cancel: &options.cancel,
             whole: IdSet::default(),
             tried: BTreeMap::new(),
+            gone: RefCell::default(),
             lost: Lost::default(),
         }
+    }
+
+    /// Reads what is in a pack. That it is lost holds only if its pack is not there either.
+    fn read<T>(&self, read: impl Fn(&Repository) -> Result<T>) -> Result<Reading<T>> {
+        read_twice(|| {
+            let result = read(self.repository);
+            if let Err(Error::BlobLost { pack, .. }) = &result
+                && !self.gone.borrow().contains(pack)
+            {
+                self.repository.check_gone(pack)?;
+                self.gone.borrow_mut().insert(*pack);
+            }
+            result
+        })
     }
 
     /// Whether a chunk can be read. Those in packs that will stay are not read for that.
@@ -155,7 +182,7 @@ impl<'a> Search<'a> {
         if let Some(known) = self.tried.get(&chunk.id) {
             return Ok(*known);
         }
-        let read = read_twice(|| self.repository.read_blob(BlobKind::Data, &chunk.id))?;
+        let read = self.read(|repository| repository.read_blob(BlobKind::Data, &chunk.id))?;
         let is_there = matches!(read, Reading::Good(plain) if plain.len() as u64 == chunk.length);
         self.tried.insert(chunk.id, is_there);
         Ok(is_there)
@@ -175,7 +202,7 @@ impl<'a> Search<'a> {
             let is_there = match level {
                 0 => self.is_there(one)?,
                 _ if self.whole.contains(&one.id) => true,
-                _ => match read_twice(|| self.repository.read_list_page(one, level))? {
+                _ => match self.read(|repository| repository.read_list_page(one, level))? {
                     Reading::Good(refs) => self.are_there(&refs, level - 1)?,
                     Reading::Missing | Reading::Damaged(_) => false,
                 },
@@ -205,7 +232,7 @@ impl Inspector for Search<'_> {
     }
 
     fn page(&mut self, page: &BlobId, path: &[u8]) -> Result<Option<Vec<Entry>>> {
-        match read_twice(|| self.repository.read_page(page))? {
+        match self.read(|repository| repository.read_page(page))? {
             Reading::Good(entries) => Ok(Some(entries)),
             Reading::Missing | Reading::Damaged(_) => {
                 self.lost.paths.insert(path.to_vec(), None);
@@ -284,10 +311,9 @@ impl Repository {
             let total = (lost.paths.len() as u64, false);
             let object = layout::snapshot(&original.id);
             plan.find_hurting(object, message, Some(remedy), hurts, total);
-            let original = original.clone();
             match successor {
-                None => plan.snapshots.hurt.push(original),
-                Some(_) if options.forget => plan.snapshots.replaced.push(original),
+                None => plan.snapshots.hurt.push((original.clone(), lost.digest())),
+                Some(_) if options.forget => plan.snapshots.replaced.push(original.clone()),
                 Some(_) => {}
             }
         }
@@ -330,7 +356,11 @@ impl Repository {
             if let Some(page) = directory.pages.next() {
                 match read_twice(|| self.read_page(&page))? {
                     Reading::Good(entries) => directory.entries = entries.into_iter(),
-                    Reading::Missing | Reading::Damaged(_) => {}
+                    Reading::Missing | Reading::Damaged(_) if lost.paths.contains_key(&path) => {}
+                    // It could be read when what is lost was looked for.
+                    Reading::Missing | Reading::Damaged(_) => {
+                        directory.entries = self.read_page(&page)?.into_iter();
+                    }
                 }
                 continue;
             }
@@ -379,9 +409,13 @@ impl Repository {
         let mut trees = backup.frame_writer(BlobKind::Tree);
         let mut retained = Retained::default();
         let (mut waiting, mut paths) = (Vec::new(), 0);
-        for (number, original) in (1..).zip(&steps.hurt) {
+        for (number, (original, planned)) in (1..).zip(&steps.hurt) {
             let lost = search.find_lost(&original.snapshot.root)?;
             if !lost.paths.is_empty() {
+                if lost.digest() != *planned {
+                    // Nobody has agreed to that.
+                    return Err(Error::LostChanged { snapshot: original.id });
+                }
                 let root = &original.snapshot.root;
                 let root = fresh.without(root, &lost, &mut |page| trees.put(page))?;
                 waiting.push((original, draft_without(&original.snapshot, &lost, root)));

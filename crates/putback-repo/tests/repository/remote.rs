@@ -1,7 +1,7 @@
 //! What is special where every request costs a round trip: how few there are, and that nothing old is
 //! taken for new.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use putback_format::key::BlobKind;
 use putback_repo::{Cancel, CheckOptions, Machine, ReadData, Repository, SnapshotFilter};
@@ -11,6 +11,7 @@ use putback_store::testing::faulty::{Calls, Fault, FaultyStore};
 use putback_store::testing::recording::{RecordingStore, RequestLog};
 use putback_store::{Capabilities, ErrorKind, ObjectPath, Status, Store};
 
+use crate::hooked::Hooked;
 use crate::support::{self, directories, files, init_options, noise, password};
 
 struct Remote {
@@ -242,4 +243,51 @@ fn a_storage_that_does_not_tell_its_space_ends_no_backup_unless_it_wants_a_sign_
             Err(error) => assert!(is_the_end, "{}", support::describe(&error)),
         }
     }
+}
+
+#[test]
+fn the_space_is_looked_at_before_the_first_pack_has_arrived() {
+    let remote = Remote::new();
+    let key = remote.init().export_key();
+    let packs_at_first_look = Arc::new(Mutex::new(None));
+    let (seen, memory) = (Arc::clone(&packs_at_first_look), remote.memory.clone());
+    let hooked = Hooked::new(&remote.memory, move |call, _, _| {
+        if call == Call::Space {
+            let packs = memory.list("packs").unwrap().len();
+            seen.lock().unwrap().get_or_insert(packs);
+        }
+        Ok(())
+    });
+    let repository = support::open(hooked, &key);
+    let backup = repository.begin_backup(None, 2).unwrap();
+    backup.stop_when_full(Cancel::default());
+    support::put_tree(&backup, &files([("file", noise(1, 50_000).as_slice())])).unwrap();
+    backup.finish().unwrap();
+    assert_eq!(*packs_at_first_look.lock().unwrap(), Some(0));
+}
+
+#[test]
+fn a_snapshot_that_is_listed_and_not_found_is_told_of() {
+    let remote = Remote::new();
+    let repository = remote.init();
+    let key = repository.export_key();
+    let [lost, other] = [1, 2].map(|seed| {
+        let files = files([("file", noise(seed, 5_000).as_slice())]);
+        support::back_up(&repository, &files).unwrap()
+    });
+    let path = ObjectPath::new(&format!("snapshots/{}", lost.id)).unwrap();
+    let faulty = FaultyStore::new(Arc::new(remote.memory.clone()), 1);
+    let reader = support::open(faulty.clone(), &key);
+    let list = || {
+        let snapshots = reader.snapshots(&SnapshotFilter::default()).unwrap();
+        snapshots.iter().map(|stored| stored.id).collect::<Vec<_>>()
+    };
+    assert_eq!(list(), [lost.id, other.id]);
+    faulty.deny_reads(&path, u64::MAX);
+    let reader = support::open(faulty.clone(), &key);
+    let snapshots = reader.snapshots(&SnapshotFilter::default()).unwrap();
+    assert_eq!(snapshots.iter().map(|stored| stored.id).collect::<Vec<_>>(), [other.id]);
+    let warnings = reader.take_warnings();
+    let is_told = |warning: &String| warning.contains(&lost.id.short());
+    assert!(warnings.iter().any(is_told), "{warnings:?}");
 }

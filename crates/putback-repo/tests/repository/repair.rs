@@ -644,3 +644,44 @@ fn a_repaired_snapshot_is_no_copy_any_more() {
     assert!(repaired.unknown.contains(&(64, vec![0])), "others stay");
     assert_eq!(repaired.made().rewrites, 1);
 }
+
+#[test]
+fn a_tree_pack_that_is_listed_and_not_found_for_a_while_costs_no_snapshot_its_files() {
+    let Two { store, key, trees, .. } = two();
+    let remote = Capabilities { is_remote: true, connections: 2, is_consistent: false };
+    let mut was_stopped = false;
+    for pack in &trees {
+        for reads in [1, 2, 3, u64::MAX] {
+            let fork = store.fork().with_capabilities(remote);
+            let faulty = FaultyStore::new(Arc::new(fork.clone()), 1);
+            let opened = open(faulty.clone(), &key);
+            faulty.deny_reads(&pack_path(pack), reads);
+            match opened.plan_repair(&options(RepairTarget::Snapshots), &()) {
+                Ok(plan) => assert!(!plan.has_steps(), "{reads}: {:?}", plan.findings),
+                Err(error) => {
+                    assert!(!error.is_damage(), "{}", describe(&error));
+                    assert!(describe(&error).contains(&pack.to_string()), "{}", describe(&error));
+                    was_stopped = true;
+                }
+            }
+            assert!(faulty.failure_count() > 0);
+        }
+    }
+    assert!(was_stopped);
+}
+
+#[test]
+fn a_repair_of_snapshots_stops_where_other_things_are_lost_than_were_planned() {
+    let Two { store, key, data, trees, .. } = two();
+    let opened = open(store.clone(), &key);
+    delete(&store, &pack_path(&data[0]));
+    let plan = plan(&opened, RepairTarget::Snapshots);
+    assert!(plan.has_steps());
+    let before = store.list("snapshots").unwrap();
+    trees.iter().for_each(|pack| delete(&store, &pack_path(pack)));
+    let later = open(store.clone(), &key);
+    let error = later.repair(&plan, &options(RepairTarget::Snapshots), &()).unwrap_err();
+    assert!(matches!(error, Error::LostChanged { .. }), "{}", describe(&error));
+    assert_eq!(store.list("snapshots").unwrap(), before);
+    assert_eq!(store.list("marks").unwrap(), []);
+}
