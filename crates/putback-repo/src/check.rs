@@ -284,6 +284,9 @@ impl Repository {
         let Checker { repository, report, broken, .. } = checker;
         let mut report = report.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = done {
+            for message in repository.take_warnings() {
+                self.warn(message);
+            }
             // Hours may have been spent on finding it.
             for Damage { object, message, .. } in report.damages {
                 self.warn(format!("found before the check failed: {object}: {message}"));
@@ -801,17 +804,32 @@ impl Checker<'_> {
         let bytes = packs.iter().map(|pack| pack.bytes).sum();
         let total = Amount { items: packs.len() as u64, bytes };
         self.observer.event(Event::PhaseStarted { phase: Phase::CheckPacks, total: Some(total) });
+        let withheld = Mutex::new(None);
         share_out(packs, self.options.workers, &self.options.cancel, |packs| {
             let mut buffers = Buffers::new()?;
             for pack in packs {
                 let record = self.repository.pack(pack.number)?;
-                self.read_pack(&record, pack.bytes, &mut buffers)?;
+                match self.read_pack(&record, pack.bytes, &mut buffers) {
+                    // It says nothing of the others: they are looked at before it ends the check.
+                    Err(Error::Store(error)) if error.is_temporary() && error.is_about_object() => {
+                        let path = layout::pack(&pack.id);
+                        self.repository.warn(format!("{path} cannot be read just now: {error}"));
+                        withheld
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .get_or_insert(error);
+                        continue;
+                    }
+                    read => read?,
+                }
                 let mut report = self.report();
                 report.packs_read += 1;
                 report.bytes_read += pack.bytes;
             }
             Ok(())
-        })
+        })?;
+        let withheld = withheld.into_inner().unwrap_or_else(PoisonError::into_inner);
+        withheld.map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Reads a pack from its first to its last byte, or to the last one that the store has.

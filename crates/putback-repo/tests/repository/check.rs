@@ -212,6 +212,40 @@ fn what_was_found_before_the_storage_went_away_is_told() {
     assert!(warnings.iter().any(is_told), "{warnings:?}");
 }
 
+#[test]
+fn a_pack_that_the_storage_does_not_hand_out_keeps_no_other_from_being_read() {
+    let Fixture { store, key, pack, .. } = fixture();
+    let repository = open(store.clone(), &key);
+    back_up(&repository, &files([("more", noise(99, 100_000).as_slice())])).unwrap();
+    let repository = open(store.clone(), &key);
+    repository.load_index().unwrap();
+    let is_data = |number| repository.pack(number).unwrap().kind == BlobKind::Data;
+    let packs = repository.index().packs();
+    let is_other = |(number, id): &(_, PackId)| *id != pack && is_data(*number);
+    let other = packs.into_iter().find(is_other).unwrap().1;
+    for (withheld, damaged) in [(pack, other), (other, pack)] {
+        let store = store.fork();
+        let path = ObjectPath::new(&format!("packs/{damaged}")).unwrap();
+        assert!(store.damage(&path, |bytes| bytes[100] ^= 1));
+        let withheld = format!("packs/{withheld}");
+        let path = withheld.clone();
+        let hooked =
+            Hooked::new(&store, move |call, at, _| match call == Call::Read && at == path {
+                true => Err(StoreError::new(ErrorKind::Other, Operation::Read, at)
+                    .with_status(Status::Temporary)),
+                false => Ok(()),
+            });
+        let repository = open(hooked, &key);
+        let options = CheckOptions { read: ReadData::All, workers: 1, ..CheckOptions::default() };
+        let error = repository.check(&options, &()).unwrap_err();
+        assert!(describe(&error).contains(&withheld), "{}", describe(&error));
+        let warnings = repository.take_warnings();
+        for told in [withheld, format!("frame 0 of packs/{damaged}")] {
+            assert!(warnings.iter().any(|warning| warning.contains(&told)), "{told}: {warnings:?}");
+        }
+    }
+}
+
 /// Writes bytes under the name that they promise.
 fn write_named(store: &MemoryStore, folder: &str, bytes: &[u8]) -> ObjectPath {
     let path = ObjectPath::new(&format!("{folder}/{}", blake3::hash(bytes).to_hex())).unwrap();
