@@ -15,7 +15,8 @@ use crate::model::FileId;
 const STALLS_MAX: u32 = 100;
 /// Sessions begun anew because one was lost or could not be continued.
 const RESTARTS_MAX: u32 = 5;
-/// Times in a row that the row a session names was not there, before a new session is begun.
+/// Times that the row which a session of another process names was not there, before that session is
+/// left. A row of this process may be late; it is waited for as long as patience lasts.
 const ROWS_MISSING_MAX: u32 = 3;
 /// Uploads repeated because the row's CRC-32 was not the content's.
 const CORRUPTIONS_MAX: u32 = 2;
@@ -165,6 +166,8 @@ struct SessionState {
     sent_end: u64,
     /// A request that may have completed the file was sent.
     may_be_complete: bool,
+    /// The last bytes were sent by this process.
+    has_sent_end: bool,
     /// The last request failed on the service's side.
     has_failed: bool,
     /// The row was looked up by its name.
@@ -228,6 +231,7 @@ impl Machine {
             let end = offset.saturating_add(length);
             self.session.sent_end = self.session.sent_end.max(end);
             self.session.may_be_complete |= end >= self.length;
+            self.session.has_sent_end |= length > 0 && end >= self.length;
             let is_answer = !matches!(event, Event::Lost | Event::Failed);
             self.session.has_asked_again |= length == 0 && is_answer;
         }
@@ -381,8 +385,8 @@ impl Machine {
             Some(row) if row.crc32 == Some(expected) && row.size == self.length => {
                 self.go(Step::Finished { id, crc32: expected });
             }
-            // Not there yet; or deleted since, and then the session leads nowhere.
-            None if self.session.rows_missing == ROWS_MISSING_MAX => self.begin_again(),
+            // Not there yet; or deleted since, and then a session of long ago leads nowhere.
+            None if self.is_row_gone() => self.go(Step::Find { is_thorough: true }),
             None => {
                 self.session.rows_missing += 1;
                 self.stall();
@@ -397,6 +401,12 @@ impl Machine {
                 self.go(Step::Delete { id });
             }
         }
+    }
+
+    /// Whether waiting for the row that the session names is of no use.
+    const fn is_row_gone(&self) -> bool {
+        let session = &self.session;
+        session.is_inherited && !session.has_sent_end && session.rows_missing == ROWS_MISSING_MAX
     }
 
     fn begin_again_after_damage(&mut self) {

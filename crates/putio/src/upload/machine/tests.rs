@@ -273,16 +273,34 @@ fn a_missing_checksum_is_asked_for() {
 }
 
 #[test]
+fn a_row_of_this_process_that_is_late_is_waited_for() {
+    let hashed = (Step::Hash, Event::Hashed(CRC));
+    let fetch = Step::Fetch { id: ROW };
+    let late = [(fetch, Event::Fetched(None)); 20];
+    let there = [(fetch, Event::Fetched(row(Some(CRC), 10)))];
+    let start = [(Step::Create, created()), (send(0, 10), completed(10, None)), hashed];
+    check(Machine::new(10, 10, false), &[&start[..], &late, &there].concat(), FINISHED);
+    // Begun by another process, but completed by this one.
+    let start = [(Step::AskOffset, offset(7)), (send(7, 3), completed(10, None)), hashed];
+    check(resumed(), &[&start[..], &late, &there].concat(), FINISHED);
+}
+
+#[test]
 fn a_session_whose_row_is_gone_is_left() {
     let start = [(Step::AskOffset, completed(10, None)), (Step::Hash, Event::Hashed(CRC))];
     let missing = [(Step::Fetch { id: ROW }, Event::Fetched(None)); 4];
+    let search = Step::Find { is_thorough: true };
     let end = [
+        (search, Event::Found(None)),
         (Step::Create, created()),
         (send(0, 4), offset(4)),
         (send(4, 4), offset(8)),
         (send(8, 2), completed(10, Some(CRC))),
     ];
     check(resumed(), &[&start[..], &missing, &end].concat(), FINISHED);
+    // A row that came late, or under another number.
+    let found = [(search, Event::Found(row(Some(CRC), 10)))];
+    check(resumed(), &[&start[..], &missing, &found].concat(), FINISHED);
 }
 
 #[test]
