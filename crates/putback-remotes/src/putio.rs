@@ -294,6 +294,11 @@ impl Inner {
         if let Some(seen) = seen.filter(|seen| seen.at.elapsed() < age_max) {
             return Ok(seen.space);
         }
+        self.ask_space().await
+    }
+
+    /// Space, asked of put.io: one request.
+    async fn ask_space(&self) -> Result<Space, putio::Error> {
         let disk = self.client.account().await?.disk;
         let space = Space { total: disk.size, available: disk.available.min(disk.size) };
         *self.space_seen() = Some(SpaceSeen { space, at: Instant::now() });
@@ -424,7 +429,8 @@ impl Store for PutioStore {
 
     /// Sends what an earlier process, or a failed attempt of this one, left in the state directory,
     /// from the byte on that put.io has. Objects older than a day or damaged on the disk are removed;
-    /// one for another folder id, or that put.io does not take, stays, and the others are sent.
+    /// one for another folder id, or that put.io does not take, stays, and the others are sent. So does
+    /// one whose upload gets no answer, if put.io answers otherwise.
     fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
         let inner = &*self.inner;
         let result = inner.block_on(inner.resume_uploads());

@@ -18,6 +18,9 @@ const RESTARTS_MAX: u32 = 5;
 /// Times that the row which a session of another process names was not there, before that session is
 /// left. A row of this process may be late; it is waited for as long as patience lasts.
 const ROWS_MISSING_MAX: u32 = 3;
+/// Failures of the service without a byte of progress, before a session of another process is left: it
+/// may be bound to a machine that is broken.
+const FAILURES_MAX: u32 = 5;
 /// Uploads repeated because the row's CRC-32 was not the content's.
 const CORRUPTIONS_MAX: u32 = 2;
 
@@ -170,6 +173,8 @@ struct SessionState {
     has_sent_end: bool,
     /// The last request failed on the service's side.
     has_failed: bool,
+    /// How often requests failed on the service's side since bytes got through.
+    failures: u32,
     /// The row was looked up by its name.
     has_looked: bool,
     /// The whole folder was searched for the row.
@@ -238,8 +243,17 @@ impl Machine {
         if event != Event::Failed {
             self.session.has_failed = false;
         }
+        let is_about_session = matches!(self.step, Step::AskOffset | Step::Send { .. });
+        if is_about_session && event == Event::Failed {
+            self.session.failures += 1;
+        }
         match (self.step, event) {
             (Step::Finished { .. } | Step::Failed(_), _) => {}
+            (_, Event::Failed) if is_about_session && self.is_session_broken() => {
+                // As if it were gone, and was asked for the last time.
+                self.session.has_asked_again = true;
+                self.on_gone();
+            }
             (Step::Create, Event::Created(receipt)) => {
                 self.session = SessionState { receipt, ..SessionState::default() };
                 self.send_next();
@@ -299,6 +313,7 @@ impl Machine {
         self.session.position = offset;
         if is_progress {
             self.session.peak = offset;
+            self.session.failures = 0;
             self.stalls = 0;
         }
         if offset == self.length && self.session.may_be_complete {
@@ -310,6 +325,11 @@ impl Machine {
             self.stall();
         }
         self.send_next();
+    }
+
+    /// Whether the service has only failed where it was asked about a session of another process.
+    const fn is_session_broken(&self) -> bool {
+        self.session.is_inherited && self.session.failures >= FAILURES_MAX
     }
 
     fn on_gone(&mut self) {

@@ -304,6 +304,52 @@ fn a_session_whose_row_is_gone_is_left() {
 }
 
 #[test]
+fn a_session_of_another_process_that_only_fails_is_left() {
+    let hash = (Step::Hash, Event::Hashed(CRC));
+    let find = Step::Find { is_thorough: false };
+    let ask = (Step::AskOffset, Event::Failed);
+    let nothing = [hash, (find, Event::Found(None))];
+    check(resumed(), &[&[ask; 5][..], &nothing].concat(), Step::Create);
+    // It may have been completed.
+    let found = [hash, (find, Event::Found(row(Some(CRC), 10)))];
+    check(resumed(), &[&[ask; 5][..], &found].concat(), FINISHED);
+    // It tells its end but takes nothing.
+    let told = (Step::AskOffset, offset(7));
+    let refused = (send(7, 3), Event::Failed);
+    let course = [told, refused, refused, told, refused, refused, told, refused];
+    check(resumed(), &[&course[..], &nothing].concat(), Step::Create);
+    // It has all bytes, and nobody knows where.
+    let all = [(Step::AskOffset, offset(10)), hash, (find, Event::Found(None))];
+    let mute = [
+        (send(10, 0), Event::Failed),
+        (send(10, 0), Event::Failed),
+        ask,
+        ask,
+        ask,
+        (Step::Find { is_thorough: true }, Event::Found(None)),
+    ];
+    check(resumed(), &[&all[..], &mute].concat(), Step::Create);
+}
+
+#[test]
+fn failures_leave_a_session_that_takes_bytes_or_is_new_as_it_is() {
+    let failures = [(send(7, 1), Event::Failed), (send(7, 1), Event::Failed)];
+    let some = [
+        (Step::AskOffset, Event::Failed),
+        (Step::AskOffset, Event::Failed),
+        (Step::AskOffset, Event::Failed),
+        (Step::AskOffset, offset(7)),
+    ];
+    let end = [(Step::AskOffset, Event::Failed), (Step::AskOffset, Event::Lost)];
+    let machine = Machine::new(10, 1, true);
+    check(machine, &[&some[..], &failures, &end].concat(), Step::AskOffset);
+    let start =
+        [(Step::Create, created()), (send(0, 4), Event::Failed), (send(0, 4), Event::Failed)];
+    let asked = [(Step::AskOffset, Event::Failed); 20];
+    check(fresh(), &[&start[..], &asked].concat(), Step::AskOffset);
+}
+
+#[test]
 fn a_damaged_row_is_deleted_and_the_upload_repeated_twice() {
     let mut machine = fresh();
     for attempt in 0..=CORRUPTIONS_MAX {
