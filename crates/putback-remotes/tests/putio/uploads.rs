@@ -369,6 +369,37 @@ fn an_object_that_does_not_fit_is_refused_before_it_is_sent() {
 }
 
 #[test]
+fn a_service_that_does_not_tell_its_space_is_not_asked_for_each_object() {
+    let emulator = emulator();
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_in(&emulator, directory.path());
+    store.create(&FOLDERS).unwrap();
+    requests(&emulator);
+    let body = ErrorBody::Html;
+    let fault = Fault::Status { status: 503, body, error_type: None, executed: false };
+    emulator.set_faults(vec![FaultRule::new(fault).path("/v2/account/info")]);
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                let bytes = bytes(seed, 1_200_000);
+                store.write(&path_of("packs", &bytes), &bytes).unwrap();
+            });
+        }
+    });
+    for seed in 4..6 {
+        let error = store.space().unwrap_err();
+        assert_eq!((error.kind, error.status), (ErrorKind::Other, Status::Exhausted));
+        assert!(crate::support::chain(&error).contains("503"), "{error:?}");
+        let bytes = bytes(seed, 1_200_000);
+        store.write(&path_of("packs", &bytes), &bytes).unwrap();
+    }
+    let asked = requests(&emulator).into_iter().filter(|kind| *kind == Kind::Account).count();
+    assert_eq!(asked, 10, "one call, tried until patience ends");
+    assert_eq!(store.list("packs").unwrap().len(), 6);
+}
+
+#[test]
 fn an_account_that_is_full_after_all_says_so() {
     for fault in [Fault::FullAtCreate, Fault::FullAtFinish] {
         let emulator = emulator();
