@@ -542,10 +542,17 @@ proptest! {
         length in 0u64..40,
         slice in 1u64..50,
         forgets_when_done: bool,
+        arrived in proptest::option::of(0u64..40),
         moods in proptest::collection::vec(mood(), 0..120),
     ) {
         let mut service = Service { length, forgets_when_done, ..Service::default() };
-        let mut machine = Machine::new(length, slice, false);
+        if let Some(arrived) = arrived {
+            service.session = Some(arrived.min(length));
+            if arrived >= length {
+                service.finish();
+            }
+        }
+        let mut machine = Machine::new(length, slice, arrived.is_some());
         let mut moods = moods.into_iter();
         let mut steps = 0;
         let last = loop {
