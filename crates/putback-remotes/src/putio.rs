@@ -63,6 +63,10 @@ const SPACE_AGE_MAX: Duration = Duration::from_secs(30);
 const AMPLE_SPACE_AGE_MAX: Duration = Duration::from_secs(10 * 60);
 const AMPLE_SPACE_BYTES: u64 = 64 << 30;
 
+/// How long put.io is not asked for the space after it failed to tell: each question costs the client's
+/// whole patience, and writes that want to know wait for each other.
+const SPACE_FAILURE_AGE_MAX: Duration = Duration::from_secs(10 * 60);
+
 /// What is newly written is written to the cache file at most this often.
 const SAVE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -147,7 +151,8 @@ struct Inner {
     /// Holds the spool if no state directory was given; removed with this.
     _temporary: Option<tempfile::TempDir>,
     space: Mutex<Option<SpaceSeen>>,
-    asking_space: tokio::sync::Mutex<()>,
+    /// Held while put.io is asked for it; why that failed the last time.
+    asking_space: tokio::sync::Mutex<Option<SpaceFailure>>,
 }
 
 /// What put.io said about space, less what was written since.
@@ -155,6 +160,38 @@ struct Inner {
 struct SpaceSeen {
     space: Space,
     at: Instant,
+}
+
+/// Why put.io did not say anything about space.
+struct SpaceFailure {
+    kind: putio::ErrorKind,
+    call: &'static str,
+    status: Option<u16>,
+    error_type: Option<String>,
+    message: String,
+    at: Instant,
+}
+
+impl SpaceFailure {
+    fn new(error: &putio::Error) -> Self {
+        Self {
+            kind: error.kind.clone(),
+            call: error.call,
+            status: error.status,
+            error_type: error.error_type.clone(),
+            message: error.message.clone(),
+            at: Instant::now(),
+        }
+    }
+
+    /// The error once more, without its cause.
+    fn error(&self) -> putio::Error {
+        putio::Error {
+            status: self.status,
+            error_type: self.error_type.clone(),
+            ..putio::Error::new(self.kind.clone(), self.call, self.message.as_str())
+        }
+    }
 }
 
 impl PutioStore {
@@ -286,14 +323,26 @@ impl Inner {
         drop(cache::save(file, &bytes));
     }
 
-    /// Space, as put.io reported it at most `age_max` ago.
+    /// Space, as put.io reported it at most `age_max` ago. After a failure that may pass, the same one
+    /// is answered for [`SPACE_FAILURE_AGE_MAX`].
     async fn space_within(&self, age_max: Duration) -> Result<Space, putio::Error> {
         // Uploads that begin at the same moment ask once.
-        let _turn = self.asking_space.lock().await;
+        let mut failed = self.asking_space.lock().await;
         let seen = *self.space_seen();
         if let Some(seen) = seen.filter(|seen| seen.at.elapsed() < age_max) {
             return Ok(seen.space);
         }
+        let is_recent = |failed: &&SpaceFailure| failed.at.elapsed() < SPACE_FAILURE_AGE_MAX;
+        if let Some(failed) = failed.as_ref().filter(is_recent) {
+            return Err(failed.error());
+        }
+        let asked = self.ask_space().await;
+        *failed = asked.as_ref().err().filter(|error| error.is_temporary()).map(SpaceFailure::new);
+        asked
+    }
+
+    /// Space, asked of put.io: one request.
+    async fn ask_space(&self) -> Result<Space, putio::Error> {
         let disk = self.client.account().await?.disk;
         let space = Space { total: disk.size, available: disk.available.min(disk.size) };
         *self.space_seen() = Some(SpaceSeen { space, at: Instant::now() });
@@ -424,7 +473,8 @@ impl Store for PutioStore {
 
     /// Sends what an earlier process, or a failed attempt of this one, left in the state directory,
     /// from the byte on that put.io has. Objects older than a day or damaged on the disk are removed;
-    /// one for another folder id, or that put.io does not take, stays, and the others are sent.
+    /// one for another folder id, or that put.io does not take, stays, and the others are sent. So does
+    /// one whose upload gets no answer, if put.io answers otherwise.
     fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
         let inner = &*self.inner;
         let result = inner.block_on(inner.resume_uploads());

@@ -63,6 +63,21 @@ pub(super) fn hash_in(name: &str) -> Option<blake3::Hash> {
     (is_canonical && (prefix.is_empty() || prefix.ends_with('-'))).then_some(hash)
 }
 
+/// Which of two failures of rows of one name stands for the object: a temporary one, since nobody may
+/// take the object for lost then; else the first.
+fn more_hopeful(before: Option<Error>, now: Error) -> Error {
+    match before {
+        Some(before) if before.is_temporary() || !now.is_temporary() => before,
+        _ => now,
+    }
+}
+
+/// Whether an error is about the bytes of a row, not about the account or the way to it.
+fn says_what_is_there(error: &Error) -> bool {
+    error.is_temporary()
+        || matches!(error.kind, ErrorKind::Lost | ErrorKind::Corrupt | ErrorKind::NotFound)
+}
+
 impl Inner {
     pub(super) async fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, Error> {
         self.list_folder(folder, Operation::List).await?;
@@ -158,11 +173,12 @@ impl Inner {
         if rows.is_empty() { Err(not_found()) } else { Ok(rows) }
     }
 
-    /// The row to use of several: any if they are equal, else the one that has the bytes which the
-    /// name says, else the latest.
+    /// The row to use of `rows`: any if all of the name are equal, else the one that has the bytes
+    /// which the name says, else the latest. One that put.io does not hand out gives way to the next.
     async fn choose(
         &self,
         path: &ObjectPath,
+        all: &[Row],
         rows: &[Row],
         operation: Operation,
     ) -> Result<Row, Error> {
@@ -170,7 +186,7 @@ impl Inner {
         let Some(latest) = rows.last() else {
             return Err(self.error(ErrorKind::NotFound, operation, path.as_str()));
         };
-        let are_equal = rows.iter().all(|row| {
+        let are_equal = all.iter().all(|row| {
             row.id == latest.id
                 || row.size == latest.size && row.crc32.is_some() && row.crc32 == latest.crc32
         });
@@ -181,7 +197,7 @@ impl Inner {
         if let Some(row) = rows.iter().find(|row| Some(row.id) == chosen) {
             return Ok(*row);
         }
-        let mut lost = None;
+        let mut failure = None;
         for row in rows.iter().rev().take(ROWS_TRIED_MAX) {
             match self.hash(*row).await {
                 Ok(found) if found == hash => {
@@ -192,16 +208,19 @@ impl Inner {
                 Err(error) if error.kind == putio::ErrorKind::NotFound => {
                     self.known().remove(folder, name, row.id);
                 }
-                Err(error) if error.kind == putio::ErrorKind::Lost => lost = Some(error),
-                Err(error) => return Err(self.client_error(operation, path.as_str(), error)),
+                Err(error) => {
+                    let error = self.client_error(operation, path.as_str(), error);
+                    if error.kind != ErrorKind::Lost && !error.is_temporary() {
+                        return Err(error);
+                    }
+                    failure = Some(more_hopeful(failure, error));
+                }
             }
         }
-        Err(match lost {
-            Some(error) => self.client_error(operation, path.as_str(), error),
-            None => self
-                .error(ErrorKind::Corrupt, operation, path.as_str())
-                .with_source(NoneFits { count: rows.len() }),
-        })
+        Err(failure.unwrap_or_else(|| {
+            self.error(ErrorKind::Corrupt, operation, path.as_str())
+                .with_source(NoneFits { count: rows.len() })
+        }))
     }
 
     /// Reads a whole row and hashes it.
@@ -234,11 +253,19 @@ impl Inner {
                 Err(error) if error.is_not_found() => return Err(failure.unwrap_or(error)),
                 Err(error) => return Err(error),
             };
-            let rows: Vec<_> = rows.into_iter().filter(|row| !excluded.contains(&row.id)).collect();
-            if rows.is_empty() {
+            let is_left = |row: &&Row| !excluded.contains(&row.id);
+            let left: Vec<_> = rows.iter().filter(is_left).copied().collect();
+            if left.is_empty() {
                 break;
             }
-            let row = self.choose(path, &rows, operation).await?;
+            let row = match self.choose(path, &rows, &left, operation).await {
+                Ok(row) => row,
+                Err(error) if says_what_is_there(&error) => {
+                    failure = Some(more_hopeful(failure, error));
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             match action(row).await {
                 Err(error) if error.is_not_found() => {
                     // Also if a listing brings it back: put.io shows rows that are none.
@@ -249,11 +276,14 @@ impl Inner {
                 Err(error) if error.kind == ErrorKind::Lost => {
                     excluded.insert(row.id);
                     gone.push(row.id);
-                    failure = Some(error);
+                    failure = Some(more_hopeful(failure, error));
                 }
                 Err(error) if error.is_temporary() => {
                     excluded.insert(row.id);
-                    failure = Some(error);
+                    failure = Some(more_hopeful(failure, error));
+                }
+                Err(error) if says_what_is_there(&error) => {
+                    return Err(more_hopeful(failure, error));
                 }
                 result => return result,
             }

@@ -386,9 +386,10 @@ impl Spooled {
         let path = files.description();
         let read = || {
             let mut bytes = Vec::new();
-            let file = File::open(&path)?;
-            let age = file.metadata()?.modified()?.elapsed().unwrap_or_default();
-            file.take(DESCRIPTION_BYTES_MAX).read_to_end(&mut bytes)?;
+            // Of the content, since the description is written anew with each session.
+            let content = fs_err::metadata(&files.content)?;
+            let age = content.modified()?.elapsed().unwrap_or_default();
+            File::open(&path)?.take(DESCRIPTION_BYTES_MAX).read_to_end(&mut bytes)?;
             io::Result::Ok((bytes, age))
         };
         let Ok((bytes, age)) = read() else {
@@ -573,13 +574,27 @@ mod tests {
         );
         check(
             |content| {
-                let file = File::options().write(true).open(content.with_extension("json"));
+                let file = File::options().write(true).open(content);
                 let long_ago = std::time::SystemTime::now() - AGE_MAX - Duration::from_secs(9);
                 file.unwrap().set_modified(long_ago).unwrap();
             },
             false,
             false,
         );
+    }
+
+    #[test]
+    fn an_attempt_makes_no_object_younger() {
+        let folder = tempfile::tempdir().unwrap();
+        let before = spool(&folder);
+        let mut spooled = finished(&before, b"bytes");
+        let file = File::options().write(true).open(&spooled.files.content).unwrap();
+        file.set_modified(std::time::SystemTime::now() - AGE_MAX - Duration::from_secs(9)).unwrap();
+        let session = serde_json::json!({ "url": "https://upload.put.io/files/1", "length": 5 });
+        spooled.note_session(&serde_json::from_value(session).unwrap());
+        drop(spooled);
+        assert_eq!(before.leftovers().unwrap().len(), 0);
+        assert_eq!(files(folder.path()), [""; 0]);
     }
 
     #[test]

@@ -22,6 +22,10 @@ const SLICE_BYTES: u64 = 64 << 20;
 /// For smaller objects nobody asks for the space first: put.io itself refuses what does not fit.
 const SPACE_MATTERS_BYTES: u64 = 1 << 20;
 
+/// Objects of earlier runs that may fail for want of answers, each after the client's whole patience,
+/// before the rest of them waits for the next time.
+const RESUME_FAILURES_MAX: u32 = 3;
+
 /// Space is ample if so many objects of this size would fit.
 const AMPLE_TIMES: u64 = 64;
 
@@ -149,19 +153,38 @@ impl Inner {
         result
     }
 
-    /// Sends what interrupted runs and failed attempts have left.
+    /// Sends what interrupted runs and failed attempts have left. What cannot be sent stays for its
+    /// time, and keeps nothing else from being stored.
+    ///
+    /// # Errors
+    /// Nothing was sent, and neither can anything else be: of the disk, of the account, or because
+    /// put.io does not answer.
     pub(super) async fn resume_uploads(&self) -> Result<Vec<ObjectInfo>, Error> {
         let disk = |error| failure::from_disk(self.spool.root(), error);
-        let mut sent = Vec::new();
+        let (mut sent, mut failures) = (Vec::new(), 0);
         for spooled in self.spool.leftovers().map_err(disk)? {
-            match self.resume(spooled).await {
-                Ok(info) => sent.extend(info),
-                // It stays for its time. What does not fit must not keep anything else from being stored.
-                Err(error) if is_about_one(&error) => {}
-                // What was sent must be known; what was not is still in the spool.
-                Err(_) if !sent.is_empty() => break,
-                Err(error) => return Err(error),
+            let error = match self.resume(spooled).await {
+                Ok(info) => {
+                    sent.extend(info);
+                    continue;
+                }
+                Err(error) if is_about_one(&error) => continue,
+                Err(error) => error,
+            };
+            // It may be the session of this one alone that gets no answer.
+            let may_be_about_one = error.status != Status::Permanent;
+            if may_be_about_one && self.ask_space().await.is_ok() {
+                failures += 1;
+                if failures == RESUME_FAILURES_MAX {
+                    break;
+                }
+                continue;
             }
+            // What was sent must be known; what was not is still in the spool.
+            if sent.is_empty() {
+                return Err(error);
+            }
+            break;
         }
         Ok(sent)
     }

@@ -1,9 +1,9 @@
 //! Objects that are not what a plain store would have: several of a name, stale, lost, late.
 
 use putback_remotes::{PutioOptions, PutioStore};
-use putback_store::{ErrorKind, ObjectInfo, Status, Store as _};
+use putback_store::{Error, ErrorKind, ObjectInfo, Status, Store as _};
 use putio_emulator::faults::ErrorBody;
-use putio_emulator::{Fault, FaultRule};
+use putio_emulator::{Emulator, Fault, FaultRule};
 
 use crate::support::{
     ACCOUNT, FOLDER, FOLDERS, Kind, TOKEN, assert_kind, bytes, client, created, delete_on,
@@ -285,6 +285,79 @@ fn a_storage_host_that_does_not_have_a_file_for_a_while_does_not_make_it_one_tha
         emulator.remove_file(of).unwrap();
     }
     assert_kind(store.read_all(&path, u64::MAX), ErrorKind::NotFound);
+}
+
+#[test]
+fn an_object_is_not_lost_while_one_of_its_files_is_only_withheld() {
+    let emulator = emulator();
+    let writer = created(&emulator);
+    let bytes = bytes(1, 10_000);
+    let path = path_of("packs", &bytes);
+    writer.write(&path, &bytes).unwrap();
+    let first = rows_on(&emulator, &path)[0].id;
+    let second = emulator.duplicate_file(first).unwrap();
+    emulator.lose_file(first).unwrap();
+    withhold(&emulator, second);
+    let store = hasty_listed(&emulator);
+    assert_withheld(store.read_all(&path, u64::MAX));
+    assert_withheld(store.read(&path, 10..20, &mut Vec::new()));
+    emulator.clear_faults();
+    assert_eq!(store.list("packs").unwrap().len(), 2);
+    assert_eq!(store.read_all(&path, u64::MAX).unwrap(), bytes);
+    // The other way round.
+    let third = emulator.duplicate_file(second).unwrap();
+    emulator.lose_file(third).unwrap();
+    withhold(&emulator, second);
+    assert_withheld(hasty_listed(&emulator).read_all(&path, u64::MAX));
+}
+
+#[test]
+fn where_rows_differ_the_next_is_tried_and_a_wrong_one_never_stands_for_a_withheld_one() {
+    let right = bytes(1, 70_000);
+    let path = path_of("packs", &right);
+    for is_right_latest in [false, true] {
+        let emulator = emulator();
+        drop(created(&emulator));
+        let seed = |bytes: &[u8]| emulator.seed_file(ACCOUNT, &format!("{FOLDER}/{path}"), bytes);
+        let wrong = bytes(2, 70_000);
+        let ids = match is_right_latest {
+            true => [seed(&wrong).unwrap(), seed(&right).unwrap()],
+            false => [seed(&right).unwrap(), seed(&wrong).unwrap()],
+        };
+        let (right_id, wrong_id) =
+            if is_right_latest { (ids[1], ids[0]) } else { (ids[0], ids[1]) };
+        withhold(&emulator, wrong_id);
+        let store = hasty_listed(&emulator);
+        assert_eq!(store.read_all(&path, u64::MAX).unwrap(), right, "the other one serves");
+        // It has been chosen, and is withheld now.
+        withhold(&emulator, right_id);
+        assert_withheld(store.read_all(&path, u64::MAX));
+        assert_withheld(hasty_listed(&emulator).read_all(&path, u64::MAX));
+        emulator.lose_file(wrong_id).unwrap();
+        assert_withheld(hasty_listed(&emulator).read_all(&path, u64::MAX));
+    }
+}
+
+/// The storage does not hand out this file, though it is there.
+fn withhold(emulator: &Emulator, id: i64) {
+    let rule = FaultRule::new(Fault::StorageMissing).path(&format!("/download/{id}"));
+    emulator.set_faults(vec![rule]);
+}
+
+/// A store whose client tries a few times only, with its folders listed.
+fn hasty_listed(emulator: &Emulator) -> PutioStore {
+    let options = PutioOptions { client: client(emulator, 3), ..crate::support::options(emulator) };
+    let store = PutioStore::open(options).unwrap();
+    for folder in FOLDERS {
+        store.list(folder).unwrap();
+    }
+    store
+}
+
+#[track_caller]
+fn assert_withheld<T>(result: Result<T, Error>) {
+    let error = result.err().expect("it is withheld");
+    assert_eq!((error.kind, error.status), (ErrorKind::Other, Status::Temporary), "{error:?}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::Path;
 use putback_remotes::{PutioOptions, PutioStore, account_key};
 use putback_store::{Error, ErrorKind, ObjectInfo, ObjectPath, Status, Store};
 use putio::Token;
+use putio_emulator::faults::ErrorBody;
 use putio_emulator::{AccountOptions, Emulator, Fault, FaultRule, Service};
 
 use crate::support::{
@@ -203,6 +204,80 @@ fn a_spooled_object_that_is_not_taken_keeps_no_other_from_being_sent() {
     assert_eq!(spooled(directory.path()), [""; 0]);
 }
 
+/// Two objects, of 6 and of 2 MB, that two processes left half sent.
+fn two_interrupted(emulator: &Emulator, directory: &Path) -> [ObjectPath; 2] {
+    let (large, small) = (bytes(1, 6_000_000), bytes(2, 2_000_000));
+    interrupted(emulator, directory, &large, 1_000_000);
+    let store = hasty_store_in(emulator, directory);
+    break_after(emulator, 500_000);
+    write_in_pieces(&store, &path_of("packs", &small), &small).unwrap_err();
+    emulator.clear_faults();
+    [path_of("packs", &large), path_of("packs", &small)]
+}
+
+fn failing(method: &str) -> FaultRule {
+    let body = ErrorBody::Html;
+    FaultRule::new(Fault::Status { status: 500, body, error_type: None, executed: false })
+        .service(Service::Upload)
+        .method(method)
+}
+
+fn paths(rows: Vec<ObjectInfo>) -> Vec<ObjectPath> {
+    let mut paths: Vec<_> = rows.into_iter().map(|row| row.path).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn a_session_that_only_fails_is_begun_anew() {
+    for methods in [&["PATCH"][..], &["HEAD"], &["HEAD", "PATCH"]] {
+        let emulator = emulator();
+        let directory = tempfile::tempdir().unwrap();
+        let mut expected = two_interrupted(&emulator, directory.path());
+        expected.sort();
+        let broken = format!("/files/{}", emulator.uploads(ACCOUNT).unwrap()[0].id);
+        emulator.set_faults(methods.iter().map(|method| failing(method).path(&broken)).collect());
+        let store = store_in(&emulator, directory.path());
+        assert_eq!(paths(store.resume_uploads().unwrap()), expected, "{methods:?}");
+        assert_eq!(spooled(directory.path()), [""; 0]);
+        for path in &expected {
+            assert_eq!(rows_on(&emulator, path).len(), 1);
+        }
+    }
+}
+
+#[test]
+fn an_upload_without_an_answer_keeps_nothing_else_from_being_stored() {
+    let emulator = emulator();
+    let directory = tempfile::tempdir().unwrap();
+    let mut expected = two_interrupted(&emulator, directory.path());
+    expected.sort();
+    // Whichever comes first.
+    {
+        emulator.set_faults(vec![failing("HEAD").times(1)]);
+        let store = hasty_store_in(&emulator, directory.path());
+        assert_eq!(store.resume_uploads().unwrap().len(), 1);
+        assert_eq!(spooled(directory.path()).len(), 2);
+    }
+    emulator.set_faults(vec![failing("HEAD"), failing("PATCH")]);
+    {
+        let store = store_in(&emulator, directory.path());
+        assert_eq!(store.resume_uploads().unwrap(), [], "the rest of put.io answers");
+        assert_eq!(spooled(directory.path()).len(), 2);
+        emulator.set_faults(vec![FaultRule::new(Fault::ResetBefore)]);
+        let error = store.resume_uploads().unwrap_err();
+        assert_eq!((error.kind, error.status), (ErrorKind::Other, Status::Exhausted));
+        emulator.clear_faults();
+        store.write(&path("packs/other"), b"bytes").unwrap();
+    }
+    let store = store_in(&emulator, directory.path());
+    assert_eq!(store.resume_uploads().unwrap().len(), 1);
+    assert_eq!(spooled(directory.path()), [""; 0]);
+    for path in &expected {
+        assert_eq!(rows_on(&emulator, path).len(), 1);
+    }
+}
+
 #[test]
 fn what_was_meant_for_a_folder_that_is_gone_is_not_sent_elsewhere() {
     let emulator = emulator();
@@ -291,6 +366,37 @@ fn an_object_that_does_not_fit_is_refused_before_it_is_sent() {
     // Room that was made is seen at once.
     delete_on(&emulator, first_info.service_id.unwrap().parse().unwrap());
     write_in_pieces(&store, &path_of("packs", &second), &second).unwrap();
+}
+
+#[test]
+fn a_service_that_does_not_tell_its_space_is_not_asked_for_each_object() {
+    let emulator = emulator();
+    let directory = tempfile::tempdir().unwrap();
+    let store = store_in(&emulator, directory.path());
+    store.create(&FOLDERS).unwrap();
+    requests(&emulator);
+    let body = ErrorBody::Html;
+    let fault = Fault::Status { status: 503, body, error_type: None, executed: false };
+    emulator.set_faults(vec![FaultRule::new(fault).path("/v2/account/info")]);
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                let bytes = bytes(seed, 1_200_000);
+                store.write(&path_of("packs", &bytes), &bytes).unwrap();
+            });
+        }
+    });
+    for seed in 4..6 {
+        let error = store.space().unwrap_err();
+        assert_eq!((error.kind, error.status), (ErrorKind::Other, Status::Exhausted));
+        assert!(crate::support::chain(&error).contains("503"), "{error:?}");
+        let bytes = bytes(seed, 1_200_000);
+        store.write(&path_of("packs", &bytes), &bytes).unwrap();
+    }
+    let asked = requests(&emulator).into_iter().filter(|kind| *kind == Kind::Account).count();
+    assert_eq!(asked, 10, "one call, tried until patience ends");
+    assert_eq!(store.list("packs").unwrap().len(), 6);
 }
 
 #[test]

@@ -15,8 +15,12 @@ use crate::model::FileId;
 const STALLS_MAX: u32 = 100;
 /// Sessions begun anew because one was lost or could not be continued.
 const RESTARTS_MAX: u32 = 5;
-/// Times in a row that the row a session names was not there, before a new session is begun.
+/// Times that the row which a session of another process names was not there, before that session is
+/// left. A row of this process may be late; it is waited for as long as patience lasts.
 const ROWS_MISSING_MAX: u32 = 3;
+/// Failures of the service without a byte of progress, before a session of another process is left: it
+/// may be bound to a machine that is broken.
+const FAILURES_MAX: u32 = 5;
 /// Uploads repeated because the row's CRC-32 was not the content's.
 const CORRUPTIONS_MAX: u32 = 2;
 
@@ -165,8 +169,12 @@ struct SessionState {
     sent_end: u64,
     /// A request that may have completed the file was sent.
     may_be_complete: bool,
+    /// The last bytes were sent by this process.
+    has_sent_end: bool,
     /// The last request failed on the service's side.
     has_failed: bool,
+    /// How often requests failed on the service's side since bytes got through.
+    failures: u32,
     /// The row was looked up by its name.
     has_looked: bool,
     /// The whole folder was searched for the row.
@@ -228,14 +236,24 @@ impl Machine {
             let end = offset.saturating_add(length);
             self.session.sent_end = self.session.sent_end.max(end);
             self.session.may_be_complete |= end >= self.length;
+            self.session.has_sent_end |= length > 0 && end >= self.length;
             let is_answer = !matches!(event, Event::Lost | Event::Failed);
             self.session.has_asked_again |= length == 0 && is_answer;
         }
         if event != Event::Failed {
             self.session.has_failed = false;
         }
+        let is_about_session = matches!(self.step, Step::AskOffset | Step::Send { .. });
+        if is_about_session && event == Event::Failed {
+            self.session.failures += 1;
+        }
         match (self.step, event) {
             (Step::Finished { .. } | Step::Failed(_), _) => {}
+            (_, Event::Failed) if is_about_session && self.is_session_broken() => {
+                // As if it were gone, and was asked for the last time.
+                self.session.has_asked_again = true;
+                self.on_gone();
+            }
             (Step::Create, Event::Created(receipt)) => {
                 self.session = SessionState { receipt, ..SessionState::default() };
                 self.send_next();
@@ -295,6 +313,7 @@ impl Machine {
         self.session.position = offset;
         if is_progress {
             self.session.peak = offset;
+            self.session.failures = 0;
             self.stalls = 0;
         }
         if offset == self.length && self.session.may_be_complete {
@@ -306,6 +325,11 @@ impl Machine {
             self.stall();
         }
         self.send_next();
+    }
+
+    /// Whether the service has only failed where it was asked about a session of another process.
+    const fn is_session_broken(&self) -> bool {
+        self.session.is_inherited && self.session.failures >= FAILURES_MAX
     }
 
     fn on_gone(&mut self) {
@@ -381,8 +405,8 @@ impl Machine {
             Some(row) if row.crc32 == Some(expected) && row.size == self.length => {
                 self.go(Step::Finished { id, crc32: expected });
             }
-            // Not there yet; or deleted since, and then the session leads nowhere.
-            None if self.session.rows_missing == ROWS_MISSING_MAX => self.begin_again(),
+            // Not there yet; or deleted since, and then a session of long ago leads nowhere.
+            None if self.is_row_gone() => self.go(Step::Find { is_thorough: true }),
             None => {
                 self.session.rows_missing += 1;
                 self.stall();
@@ -397,6 +421,12 @@ impl Machine {
                 self.go(Step::Delete { id });
             }
         }
+    }
+
+    /// Whether waiting for the row that the session names is of no use.
+    const fn is_row_gone(&self) -> bool {
+        let session = &self.session;
+        session.is_inherited && !session.has_sent_end && session.rows_missing == ROWS_MISSING_MAX
     }
 
     fn begin_again_after_damage(&mut self) {

@@ -273,16 +273,80 @@ fn a_missing_checksum_is_asked_for() {
 }
 
 #[test]
+fn a_row_of_this_process_that_is_late_is_waited_for() {
+    let hashed = (Step::Hash, Event::Hashed(CRC));
+    let fetch = Step::Fetch { id: ROW };
+    let late = [(fetch, Event::Fetched(None)); 20];
+    let there = [(fetch, Event::Fetched(row(Some(CRC), 10)))];
+    let start = [(Step::Create, created()), (send(0, 10), completed(10, None)), hashed];
+    check(Machine::new(10, 10, false), &[&start[..], &late, &there].concat(), FINISHED);
+    // Begun by another process, but completed by this one.
+    let start = [(Step::AskOffset, offset(7)), (send(7, 3), completed(10, None)), hashed];
+    check(resumed(), &[&start[..], &late, &there].concat(), FINISHED);
+}
+
+#[test]
 fn a_session_whose_row_is_gone_is_left() {
     let start = [(Step::AskOffset, completed(10, None)), (Step::Hash, Event::Hashed(CRC))];
     let missing = [(Step::Fetch { id: ROW }, Event::Fetched(None)); 4];
+    let search = Step::Find { is_thorough: true };
     let end = [
+        (search, Event::Found(None)),
         (Step::Create, created()),
         (send(0, 4), offset(4)),
         (send(4, 4), offset(8)),
         (send(8, 2), completed(10, Some(CRC))),
     ];
     check(resumed(), &[&start[..], &missing, &end].concat(), FINISHED);
+    // A row that came late, or under another number.
+    let found = [(search, Event::Found(row(Some(CRC), 10)))];
+    check(resumed(), &[&start[..], &missing, &found].concat(), FINISHED);
+}
+
+#[test]
+fn a_session_of_another_process_that_only_fails_is_left() {
+    let hash = (Step::Hash, Event::Hashed(CRC));
+    let find = Step::Find { is_thorough: false };
+    let ask = (Step::AskOffset, Event::Failed);
+    let nothing = [hash, (find, Event::Found(None))];
+    check(resumed(), &[&[ask; 5][..], &nothing].concat(), Step::Create);
+    // It may have been completed.
+    let found = [hash, (find, Event::Found(row(Some(CRC), 10)))];
+    check(resumed(), &[&[ask; 5][..], &found].concat(), FINISHED);
+    // It tells its end but takes nothing.
+    let told = (Step::AskOffset, offset(7));
+    let refused = (send(7, 3), Event::Failed);
+    let course = [told, refused, refused, told, refused, refused, told, refused];
+    check(resumed(), &[&course[..], &nothing].concat(), Step::Create);
+    // It has all bytes, and nobody knows where.
+    let all = [(Step::AskOffset, offset(10)), hash, (find, Event::Found(None))];
+    let mute = [
+        (send(10, 0), Event::Failed),
+        (send(10, 0), Event::Failed),
+        ask,
+        ask,
+        ask,
+        (Step::Find { is_thorough: true }, Event::Found(None)),
+    ];
+    check(resumed(), &[&all[..], &mute].concat(), Step::Create);
+}
+
+#[test]
+fn failures_leave_a_session_that_takes_bytes_or_is_new_as_it_is() {
+    let failures = [(send(7, 1), Event::Failed), (send(7, 1), Event::Failed)];
+    let some = [
+        (Step::AskOffset, Event::Failed),
+        (Step::AskOffset, Event::Failed),
+        (Step::AskOffset, Event::Failed),
+        (Step::AskOffset, offset(7)),
+    ];
+    let end = [(Step::AskOffset, Event::Failed), (Step::AskOffset, Event::Lost)];
+    let machine = Machine::new(10, 1, true);
+    check(machine, &[&some[..], &failures, &end].concat(), Step::AskOffset);
+    let start =
+        [(Step::Create, created()), (send(0, 4), Event::Failed), (send(0, 4), Event::Failed)];
+    let asked = [(Step::AskOffset, Event::Failed); 20];
+    check(fresh(), &[&start[..], &asked].concat(), Step::AskOffset);
 }
 
 #[test]
@@ -478,10 +542,17 @@ proptest! {
         length in 0u64..40,
         slice in 1u64..50,
         forgets_when_done: bool,
+        arrived in proptest::option::of(0u64..40),
         moods in proptest::collection::vec(mood(), 0..120),
     ) {
         let mut service = Service { length, forgets_when_done, ..Service::default() };
-        let mut machine = Machine::new(length, slice, false);
+        if let Some(arrived) = arrived {
+            service.session = Some(arrived.min(length));
+            if arrived >= length {
+                service.finish();
+            }
+        }
+        let mut machine = Machine::new(length, slice, arrived.is_some());
         let mut moods = moods.into_iter();
         let mut steps = 0;
         let last = loop {
