@@ -145,6 +145,8 @@ struct Shared {
     sealers: AtomicUsize,
     /// Whom to stop when the storage is nearly full.
     to_stop: OnceLock<Cancel>,
+    /// How much could be stored in all when the storage told its space last; nothing before that.
+    room_end: AtomicU64,
     /// What the storage had left when it was found nearly full.
     nearly_full: Mutex<Option<Space>>,
 }
@@ -208,6 +210,7 @@ impl PackWriter {
             finish,
             sealers: sealers.into(),
             to_stop: OnceLock::new(),
+            room_end: 0.into(),
             nearly_full: Mutex::default(),
         });
         let mut writer = Self { shared, threads: Vec::new(), has_ended: false };
@@ -428,6 +431,7 @@ impl FrameWriter {
     fn hand_over(&self, frame: Frame) -> Result<()> {
         self.shared.blobs.fetch_add(frame.blobs.len() as u64, Ordering::Relaxed);
         self.shared.plain_bytes.fetch_add(u64::from(frame.plain_length()), Ordering::Relaxed);
+        self.shared.watch_room()?;
         // A copy for the moment: who waits for room in the channel keeps nobody else from it.
         let way = guard(&self.shared.way).clone();
         match way {
@@ -685,8 +689,6 @@ impl Shared {
             guard(&self.progress).packs -= 1;
             return finished;
         }
-        // Before the first one has arrived too: by then, more may be under way than there is room for.
-        self.watch_space()?;
         self.finish.send(Arc::clone(pack)).map_err(|_| Error::WorkerFailed)
     }
 
@@ -756,21 +758,43 @@ impl Shared {
         self.write_segment(false)
     }
 
+    /// How much is stored, and how much more room what is under way and a checkpoint take at most.
+    fn room_needed(&self) -> (u64, u64) {
+        let stored = self.stored_bytes.load(Ordering::Relaxed);
+        let not_stored = self.plain_bytes.load(Ordering::Relaxed).saturating_sub(stored);
+        let packs_open = self.repository.config().pack_bytes * PACKS_UNDER_WAY;
+        (stored, not_stored.min(packs_open) + CHECKPOINT_BYTES)
+    }
+
+    /// With each frame for a storage that gets whole packs: what is under way must not be more than there is room for
+    /// before the first pack has arrived. A local one takes them piece by piece, and its space tells of the pieces.
+    fn watch_room(&self) -> Result<()> {
+        if self.to_stop.get().is_none() || !self.repository.store().capabilities().is_remote {
+            return Ok(());
+        }
+        let (stored, needed) = self.room_needed();
+        let is_known_to_fit = stored + needed <= self.room_end.load(Ordering::Relaxed);
+        if is_known_to_fit || guard(&self.nearly_full).is_some() {
+            return Ok(());
+        }
+        self.watch_space()
+    }
+
     /// Asks the operation to stop while what is under way, and a checkpoint, still fit.
     fn watch_space(&self) -> Result<()> {
         let Some(cancel) = self.to_stop.get() else { return Ok(()) };
+        let (stored_before, _) = self.room_needed();
         let space = match self.repository.store().space() {
-            Ok(Some(space)) => space,
-            Ok(None) => return Ok(()),
+            Ok(space) => space,
             // Nobody can write any more.
             Err(error) if error.kind == ErrorKind::Unauthorized => return Err(error.into()),
-            // The pack is there, and the next one tells whether there is room for it.
-            Err(_) => return Ok(()),
+            // The next pack tells whether there is room for it.
+            Err(_) => None,
         };
-        let plain = self.plain_bytes.load(Ordering::Relaxed);
-        let not_stored = plain.saturating_sub(self.stored_bytes.load(Ordering::Relaxed));
-        let packs_open = self.repository.config().pack_bytes * PACKS_UNDER_WAY;
-        if space.available < not_stored.min(packs_open) + CHECKPOINT_BYTES {
+        let end = space.map_or(u64::MAX, |space| stored_before.saturating_add(space.available));
+        self.room_end.store(end, Ordering::Relaxed);
+        let (_, needed) = self.room_needed();
+        if let Some(space) = space.filter(|space| space.available < needed) {
             guard(&self.nearly_full).get_or_insert(space);
             cancel.cancel();
         }
