@@ -135,6 +135,38 @@ fn existing_files_are_treated_as_asked() {
 }
 
 #[test]
+fn deleting_leaves_the_repository_and_its_replicas_alone() {
+    let mut environment = TestEnvironment::new();
+    let repository = environment.path("source/deep/repository");
+    environment.set("PUTBACK_REPO", &repository);
+    environment.run(["init", "--kdf-cost", "low"]).success();
+    environment.write("a.txt", "first file\n");
+    environment.backup();
+    let replica = environment.path("source/replica");
+    let second = replica.to_str().unwrap();
+    environment.set("PUTBACK_TO_PASSWORD", crate::harness::PASSWORD);
+    environment.run(["init", "--kdf-cost", "low", "--repo", second]).success();
+    environment.run(["replicate", "--to", second]).success();
+    environment.write("deep/extra", "extra");
+    let target = environment.source();
+    let selector = format!("latest:{}", target.display());
+    let arguments = ["restore", &selector, "-t", target.to_str().unwrap(), "--delete"];
+    environment
+        .run(arguments)
+        .success()
+        .shows("1 deleted")
+        .complains("/deep/repository is deleted: the snapshot is in the repository there")
+        .complains("/replica is deleted: it is a repository, as it seems");
+    environment.run(["check", "--read-data"]).success();
+    environment.set("PUTBACK_REPO", &replica);
+    environment.run(["check", "--read-data"]).success();
+    // From the replica, in which the folder of the first repository is not either.
+    environment.run(arguments).success().shows("0 deleted");
+    environment.set("PUTBACK_REPO", &repository);
+    environment.run(["check", "--read-data"]).success();
+}
+
+#[test]
 fn only_what_is_included_and_not_excluded_is_restored() {
     let environment = TestEnvironment::with_snapshot();
     let selector = format!("latest:{}", environment.source().display());

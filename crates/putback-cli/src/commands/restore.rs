@@ -7,6 +7,7 @@ use putback_engine::restore::{self, Overwrite, RestoreOptions, RestoreReport};
 
 use crate::commands::select::{FilterArgs, SnapshotPath, warn_of_checkpoint};
 use crate::context::{self, Context};
+use crate::location;
 use crate::report::{Failure, Outcome};
 use crate::ui::progress::{self, Entries, Kind};
 use crate::ui::{json, text};
@@ -123,6 +124,7 @@ pub(crate) fn run(context: &Context, args: RestoreArgs) -> anyhow::Result<Outcom
         no_owner: args.no_owner,
         dry_run: args.dry_run,
         workers: context.workers(),
+        repository_folder: location::local_folder(&context.location()?)?,
         cancel,
     };
     if !context.ui.is_json() {

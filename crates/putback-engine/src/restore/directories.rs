@@ -48,9 +48,7 @@ impl Planner<'_> {
                     let here =
                         self.run.target.open(folder).and_then(|directory| directory.stat_self());
                     level.deleting = match here {
-                        Ok(here) => {
-                            self.run.deleting_in(outer, &folder.path, is_shell, here.device)
-                        }
+                        Ok(here) => self.run.deleting_in(outer, &folder.path, is_shell, &here),
                         Err(_) => Deleting::Never,
                     };
                 }

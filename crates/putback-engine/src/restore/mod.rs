@@ -28,7 +28,8 @@
 //!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`], has no other names and is not a program that runs.
 //! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed
 //!   up, on another file system than the one that each of them is on, in a folder that the backup kept empty because
-//!   another file system was mounted there, or of what it could not read.
+//!   another file system was mounted there, or of what it could not read. Neither is anything of a repository, which a
+//!   backup leaves out where it is its own, and whose copies need not be in one.
 //! * What other names of an existing file show, outside of what is restored too, stays as it is, metadata included.
 //! * That a file is immutable or append-only is set when it has all its names.
 //! * After an interruption, restoring again goes on where it stopped: what is there is compared, and kept.
@@ -82,6 +83,7 @@ use crate::restore::unread::Unread;
 use crate::restore::verify::Verified;
 use crate::restore::write::Worker;
 use crate::source::display_path;
+use crate::source::roots::RepositoryFolder;
 
 /// What bounds memory and open files.
 #[derive(Clone, Copy, Debug)]
@@ -166,6 +168,8 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// How many cores to use.
     pub workers: usize,
+    /// Folder of the repository, if it is on this machine: `delete` leaves it alone.
+    pub repository_folder: Option<PathBuf>,
     /// Stops between two frames.
     pub cancel: Cancel,
 }
@@ -255,6 +259,7 @@ fn restore_within(
         repository,
         snapshot,
         unread: Unread::of(snapshot),
+        repository_folder: find_repository(options),
         selection: &selection,
         options,
         observer,
@@ -347,11 +352,19 @@ fn open_target(options: &RestoreOptions) -> Result<(Option<TargetDirectory>, boo
     }
 }
 
+/// The folder of the repository, if `delete` could meet it. One that cannot be read is known by what is in it.
+fn find_repository(options: &RestoreOptions) -> RepositoryFolder {
+    let folder = options.repository_folder.as_ref().filter(|_| options.delete);
+    folder.and_then(|folder| RepositoryFolder::find(folder).ok()).unwrap_or_default()
+}
+
 /// What all threads of a restore share.
 pub(super) struct Run<'a> {
     repository: &'a Repository,
     snapshot: &'a Snapshot,
     unread: Unread<'a>,
+    /// What nothing is deleted of.
+    repository_folder: RepositoryFolder,
     selection: &'a Selection,
     options: &'a RestoreOptions,
     observer: &'a dyn Observer,

@@ -178,9 +178,9 @@ impl<'r> Planner<'r> {
             root.read_names(&mut level.names).map_err(failed)?;
             if options.delete && base.entry.is_directory() {
                 run.tell_more_unread();
-                let device = root.stat_self().map_err(failed)?.device;
+                let here = root.stat_self().map_err(failed)?;
                 level.device = base.entry.device;
-                level.deleting = run.deleting_in(Deleting::No, &base.path, base.is_shell, device);
+                level.deleting = run.deleting_in(Deleting::No, &base.path, base.is_shell, &here);
             }
         }
         Ok(Self {

@@ -37,6 +37,7 @@ pub(super) fn options(target: &Path) -> RestoreOptions {
         no_owner: false,
         dry_run: false,
         workers: 2,
+        repository_folder: None,
         cancel: Cancel::default(),
     }
 }

@@ -201,3 +201,77 @@ fn a_checkpoint_does_not_say_what_to_delete() {
     restore(&lab.repository, &snapshot, b"/data", &options, &()).unwrap();
     assert_eq!(lab.read("file").unwrap(), b"1");
 }
+
+#[test]
+fn the_repository_stays_wherever_it_lies_in_the_target() {
+    let lab = Lab::new();
+    lab.write("top/file", b"1");
+    fs::create_dir(lab.source().join("known")).unwrap();
+    let snapshot = lab.back_up();
+    for dry_run in [true, false] {
+        for place in ["new/deep/backup", "top/backup", "known"] {
+            lab.write_target(&format!("{place}/packs/ab"), b"precious");
+            lab.write_target("new/deep/mine", b"extra");
+            let mut options = lab.options();
+            (options.delete, options.dry_run) = (true, dry_run);
+            options.repository_folder = Some(lab.target().join(place));
+            let (report, told) = lab.restore(&snapshot, &options);
+            assert_eq!((report.problems, told.problems()), (0, vec![]));
+            let expected = format!(
+                "nothing of /data/{place} is deleted: the snapshot is in the repository there"
+            );
+            assert_eq!(warnings(&told), [expected]);
+            assert_eq!(told.action("/data/new/deep/mine"), Some(Action::Deleted));
+            assert_eq!(lab.read(&format!("{place}/packs/ab")).unwrap(), b"precious");
+            assert_eq!(lab.read("new/deep/mine").is_some(), dry_run);
+            fs::remove_dir_all(lab.target().join(place)).unwrap();
+        }
+    }
+    // Into the repository itself, and into one of its folders.
+    for target in ["repository", "repository/packs"] {
+        let folder = lab.folder.path();
+        fs::create_dir_all(folder.join("repository/packs")).unwrap();
+        fs::write(folder.join("repository/packs/ab"), b"precious").unwrap();
+        let mut options = options(&folder.join(target));
+        options.delete = true;
+        options.repository_folder = Some(folder.join("repository"));
+        let (report, told) = lab.restore(&snapshot, &options);
+        assert_eq!((report.files_deleted, warnings(&told).len()), (0, 1));
+        assert!(folder.join("repository/packs/ab").exists());
+    }
+}
+
+#[test]
+fn other_repositories_stay_unless_they_are_restored() {
+    let lab = Lab::new();
+    lab.write("known/file", b"1");
+    for name in ["config", "keys", "packs", "index", "snapshots"] {
+        lab.write(&format!("restored/{name}/object"), name);
+    }
+    let snapshot = lab.back_up();
+    let store = putback_store::local::LocalStore::new(lab.target().join("disk/replica"));
+    drop(backup::repository(Arc::new(store), 8 << 20, 16 << 10));
+    let made = look(&lab.target().join("disk/replica"));
+    assert!(made.len() > 3, "{:?}", made.keys());
+    for name in ["config", "keys", "packs"] {
+        lab.write_target(&format!("no repository/{name}/file"), b"extra");
+    }
+    lab.write_target("disk/mine", b"extra");
+    lab.write_target("restored/packs/extra", b"extra");
+    for dry_run in [true, false] {
+        let (deleted, told) = delete_all(&lab, &snapshot, "/data", dry_run);
+        let mut expected = vec!["/data/disk/mine".to_owned(), "/data/no repository".to_owned()];
+        for name in ["config", "keys", "packs"] {
+            expected.push(format!("/data/no repository/{name}"));
+            expected.push(format!("/data/no repository/{name}/file"));
+        }
+        expected.push("/data/restored/packs/extra".to_owned());
+        let mut deleted = deleted;
+        deleted.sort();
+        assert_eq!(deleted, expected);
+        let expected = "nothing of /data/disk/replica is deleted: it is a repository, as it seems; \
+                        delete it by hand if nobody needs it";
+        assert_eq!(warnings(&told), [expected]);
+        assert_same(&look(&lab.target().join("disk/replica")), &made);
+    }
+}
