@@ -7,7 +7,6 @@ use putback_repo::{Action, Event, Repository};
 use crate::platform::{Names, Stat, TargetDirectory};
 use crate::restore::Run;
 use crate::restore::select::Wanted;
-use crate::restore::unread::without_slash;
 
 pub(super) fn stat_if_there(directory: &TargetDirectory, name: &[u8]) -> io::Result<Option<Stat>> {
     match directory.stat(name) {
@@ -39,11 +38,7 @@ impl Run<'_> {
         here: &Stat,
     ) -> Deleting {
         let device = here.device;
-        let roots = || self.snapshot.paths.iter().map(|root| without_slash(root));
-        let is_below = |root: &[u8]| {
-            path.strip_prefix(root).is_some_and(|below| below.is_empty() || below.starts_with(b"/"))
-        };
-        if !roots().any(is_below) {
+        if self.is_above_roots(path) {
             return Deleting::No;
         }
         if self.unread.is_more_than_listed() {
@@ -61,7 +56,7 @@ impl Run<'_> {
             return Deleting::Never;
         }
         // Each path that was backed up is looked at by itself, whatever it is mounted in.
-        if roots().any(|root| root == path) {
+        if self.roots().any(|root| root == path) {
             return Deleting::On(device);
         }
         match outer {
@@ -69,6 +64,12 @@ impl Run<'_> {
             Deleting::No => Deleting::On(device),
             Deleting::On(around) if around != device => {
                 let why = "another file system is mounted there; restore it by itself to delete there too";
+                self.tell_not_deleted(path, why);
+                Deleting::Never
+            }
+            // Also a folder of the same device, of which the snapshot may have another one or nothing.
+            Deleting::On(_) if here.is_mount_root => {
+                let why = "something is mounted there; restore it by itself to delete there too";
                 self.tell_not_deleted(path, why);
                 Deleting::Never
             }
@@ -110,7 +111,7 @@ pub(super) enum Deleted {
 }
 
 /// Deletes `name` with everything in it, as far as the selection goes. `path` is its path in the snapshot, had it
-/// one. No link is followed, and no other file system is entered.
+/// one. No link is followed, and nothing is entered that is mounted.
 pub(super) fn delete(
     run: &Run<'_>,
     directory: &TargetDirectory,
@@ -157,6 +158,9 @@ fn try_delete(
     }
     if stat.device != directory.stat_self()?.device {
         return Err(io::Error::other("another file system is mounted there"));
+    }
+    if stat.is_mount_root {
+        return Err(io::Error::other("something is mounted there"));
     }
     if run.repository_folder.is(stat.identity()) {
         run.tell_not_deleted(path, REPOSITORY);

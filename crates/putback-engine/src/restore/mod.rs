@@ -20,6 +20,8 @@
 //!
 //! * Nothing outside the target is touched: everything goes through handles of directories below it, no link is
 //!   followed, names that are not plain names are refused.
+//! * A symbolic link where the snapshot has a folder is replaced by it, unless that folder is only on the way to what is
+//!   wanted or was backed up: that link stays, and what would come below it is told as a problem.
 //! * A file that cannot be completed is not left behind under its name. Only a large existing file that is being
 //!   brought up to date in place can be left between two states; it is then told as a problem.
 //! * Where nothing has a file's name, nothing is replaced that gets it meanwhile, or that the file system takes for the
@@ -27,7 +29,7 @@
 //! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
 //!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`], has no other names and is not a program that runs.
 //! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed
-//!   up, on another file system than the one that each of them is on, in a folder that the backup kept empty because
+//!   up, on another file system than the one that each of them is on, in any other folder that is mounted there, in a folder that the backup kept empty because
 //!   another file system was mounted there, or of what it could not read. Neither is anything of a repository, which a
 //!   backup leaves out where it is its own, and whose copies need not be in one.
 //! * What other names of an existing file show, outside of what is restored too, stays as it is, metadata included.
@@ -79,7 +81,7 @@ use crate::restore::item::{Failure, Item, Link, Method, Unclosed};
 use crate::restore::plan::Planner;
 use crate::restore::queue::{Queue, Task};
 use crate::restore::select::Selection;
-use crate::restore::unread::Unread;
+use crate::restore::unread::{Unread, is_in, without_slash};
 use crate::restore::verify::Verified;
 use crate::restore::write::Worker;
 use crate::source::display_path;
@@ -154,7 +156,7 @@ pub struct RestoreOptions {
     /// What happens to what is there.
     pub overwrite: Overwrite,
     /// Removes from restored directories what the snapshot has not. Never above the paths that were backed up, nor
-    /// where the snapshot does not know what belongs there: on another file system, and where the backup could not read.
+    /// where the snapshot does not know what belongs there: in what is mounted there, and where the backup could not read.
     pub delete: bool,
     /// Makes holes of zeros in new files. Holes that the snapshot knows are made anyway.
     pub sparse: bool,
@@ -459,6 +461,16 @@ impl Run<'_> {
         add(&self.counts.problems_lost, u64::from(failure.kind == IncidentKind::Lost));
         let path = if path.is_empty() { b"/" } else { path };
         self.observer.event(Event::Problem { path, kind: failure.kind, message: &failure.message });
+    }
+
+    /// The paths that were backed up; `/` is empty.
+    fn roots(&self) -> impl Iterator<Item = &[u8]> {
+        self.snapshot.paths.iter().map(|root| without_slash(root))
+    }
+
+    /// Whether `path` is in none of the paths that were backed up: of such a folder, a snapshot knows only the way.
+    fn is_above_roots(&self, path: &[u8]) -> bool {
+        !self.roots().any(|root| is_in(path, root))
     }
 
     /// Tells that something stays which `delete` would otherwise remove.

@@ -77,7 +77,12 @@ pub(super) struct Level {
 pub(super) enum LevelFolder {
     Ready(Arc<Folder>),
     /// A passage that nothing has been found in yet: it is made when something is.
-    Pending(Box<Entry>, Vec<u8>),
+    Pending {
+        entry: Box<Entry>,
+        path: Vec<u8>,
+        /// The target has its name: as that of a link, since it was not entered.
+        exists: bool,
+    },
     /// It could not be made, which was told.
     Blocked,
 }

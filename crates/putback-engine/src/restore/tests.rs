@@ -1393,6 +1393,7 @@ fn decisions_follow_policy_kind_and_time() {
         rdev_major: 0,
         rdev_minor: 0,
         flags: 0,
+        is_mount_root: false,
     };
     let content = Content::Inline(b"12345".to_vec());
     let mut file = Entry::new("f", EntryKind::File { size: 5, content, holes: Vec::new() });

@@ -7,13 +7,21 @@ use putback_format::snapshot::Incident;
 
 use super::*;
 
-/// A file system in memory, mounted until it is dropped. Needs root, as continuous integration has.
+/// A file system in memory, or another folder, mounted until it is dropped. Needs root, as continuous integration has.
 struct Mount(PathBuf);
 
 impl Mount {
     fn new(path: PathBuf) -> Self {
         fs::create_dir_all(&path).unwrap();
         let status = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&path).status();
+        assert!(status.unwrap().success(), "mounting needs root");
+        Self(path)
+    }
+
+    /// Mounts `folder` at `path` too.
+    fn bind(folder: &Path, path: PathBuf) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        let status = Command::new("mount").arg("--bind").arg(folder).arg(&path).status();
         assert!(status.unwrap().success(), "mounting needs root");
         Self(path)
     }
@@ -76,6 +84,52 @@ fn what_is_mounted_in_the_target_stays_and_is_told() {
     let report = restore(&lab.repository, &with_root, b"/data/top/disk", &options, &()).unwrap();
     assert_eq!(report.files_deleted, 2);
     drop(mounts);
+}
+
+#[test]
+fn a_folder_of_the_same_device_that_is_mounted_in_the_target_stays_and_is_told() {
+    let lab = Lab::new();
+    lab.write("top/known/deep/file", b"1");
+    lab.write("top/plain/file", b"2");
+    let snapshot = lab.back_up();
+    let elsewhere = lab.folder.path().join("elsewhere");
+    fs::create_dir_all(elsewhere.join("deep")).unwrap();
+    for path in ["mine", "deep/mine"] {
+        fs::write(elsewhere.join(path), b"precious").unwrap();
+    }
+    let mounts =
+        ["top/known", "top/extra"].map(|path| Mount::bind(&elsewhere, lab.target().join(path)));
+    let stat = platform::stat_path(&mounts[0].0).unwrap();
+    assert_eq!(stat.device, platform::stat_path(&lab.target()).unwrap().device);
+    lab.write_target("top/plain/mine", b"extra");
+    let mut options = lab.options();
+    options.delete = true;
+    let (_, told) = lab.restore(&snapshot, &options);
+    let mounted = |(path, _, message): &(String, IncidentKind, String)| {
+        path == "/data/top/extra" && message == "cannot delete it: something is mounted there"
+    };
+    assert!(matches!(&told.problems()[..], [one] if mounted(one)), "{:?}", told.problems());
+    let expected = "nothing of /data/top/known is deleted: something is mounted there; restore it by \
+                    itself to delete there too";
+    assert_eq!(warnings(&told), [expected]);
+    assert_eq!(lab.read("top/plain/mine"), None);
+    assert_eq!(fs::read(elsewhere.join("mine")).unwrap(), b"precious");
+    assert_eq!(fs::read(elsewhere.join("deep/mine")).unwrap(), b"precious");
+    assert_eq!(fs::read(elsewhere.join("deep/file")).unwrap(), b"1");
+
+    // By itself, or where it was backed up by itself, it is what the snapshot speaks of.
+    drop(mounts);
+    fs::remove_dir(lab.target().join("top/extra")).unwrap();
+    let _mount = Mount::bind(&elsewhere, lab.target().join("top/known"));
+    let mut with_root = snapshot;
+    with_root.paths = vec![b"/data".to_vec(), b"/data/top/known".to_vec()];
+    let (deleted, _) = delete_all(&lab, &with_root, "/data", true);
+    assert_eq!(deleted, ["/data/top/known/deep/mine", "/data/top/known/mine"]);
+    let mut options = self::options(&lab.target().join("top/known"));
+    options.delete = true;
+    with_root.paths.pop();
+    let report = restore(&lab.repository, &with_root, b"/data/top/known", &options, &()).unwrap();
+    assert_eq!(report.files_deleted, 2);
 }
 
 #[test]
