@@ -21,8 +21,8 @@ use crate::source::display_path;
 
 impl Planner<'_> {
     pub(super) fn enter(&mut self, entry: Entry, wanted: Wanted) {
-        let Some(parent) = self.levels.last_mut() else { return };
-        let exists = parent.pass(&entry.name);
+        let exists = self.pass(&entry.name);
+        let Some(parent) = self.levels.last() else { return };
         if !platform::is_plain_name(&entry.name) {
             self.refuse_name();
             self.walk.skip();
@@ -60,6 +60,31 @@ impl Planner<'_> {
             }
             None => self.walk.skip(),
         }
+    }
+
+    /// Whether the target has `name` in the innermost directory.
+    ///
+    /// Where something is to be deleted, a name that was not listed is looked up: if it is there all the same, the file
+    /// system takes two names for one, and what seems to be extra may be what the snapshot has.
+    pub(super) fn pass(&mut self, name: &[u8]) -> bool {
+        let Some(level) = self.levels.last_mut() else { return false };
+        if level.pass(name) {
+            return true;
+        }
+        if level.may_delete()
+            && !level.names.is_empty()
+            && let LevelFolder::Ready(folder) = &level.folder
+            && self.run.target.open(folder).is_ok_and(|directory| directory.stat(name).is_ok())
+        {
+            level.deleting = Deleting::Never;
+            let name = display_path(name);
+            let why = format!(
+                "'{name}' was not in its list, and is there; it was made just now, or is another \
+                 file's name in other letters"
+            );
+            self.run.tell_not_deleted(&folder.path, &why);
+        }
+        false
     }
 
     /// The folder of a level, made now if it is pending; none if it cannot be, which was told.

@@ -25,7 +25,7 @@
 //! * A file that cannot be completed is not left behind under its name. Only a large existing file that is being
 //!   brought up to date in place can be left between two states; it is then told as a problem.
 //! * Where nothing has a file's name, nothing is replaced that gets it meanwhile, or that the file system takes for the
-//!   same name.
+//!   same name. Nor is then anything deleted in its folder: what has no entry there may have one in other letters.
 //! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
 //!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`], has no other names and is not a program that runs.
 //! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed
@@ -475,6 +475,7 @@ impl Run<'_> {
 
     /// Tells that something stays which `delete` would otherwise remove.
     fn tell_not_deleted(&self, path: &[u8], why: &str) {
+        let path = if path.is_empty() { b"/" } else { path };
         let message = format!("nothing of {} is deleted: {why}", display_path(path));
         self.observer.event(Event::Warning { message: &message });
     }

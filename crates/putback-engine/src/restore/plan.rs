@@ -209,11 +209,7 @@ impl<'r> Planner<'r> {
                 Step::Enter(entry, wanted) => self.enter(*entry, wanted),
                 Step::Leave { is_complete } => self.leave(is_complete),
                 Step::Entry(entry) => self.plan_entry(*entry)?,
-                Step::Unwanted(entry) => {
-                    if let Some(level) = self.levels.last_mut() {
-                        level.pass(&entry.name);
-                    }
-                }
+                Step::Unwanted(entry) => drop(self.pass(&entry.name)),
                 Step::Unreadable(error) => {
                     let failure = crate::restore::content_failure(&error);
                     self.run.problem(self.walk.path(), &failure);
@@ -238,8 +234,7 @@ impl<'r> Planner<'r> {
     }
 
     fn plan_entry(&mut self, entry: Entry) -> Result<(), Error> {
-        let Some(level) = self.levels.last_mut() else { return Ok(()) };
-        let exists = level.pass(&entry.name);
+        let exists = self.pass(&entry.name);
         if entry.kind == EntryKind::Socket {
             // It counts as nothing that was kept or is missing: the program that needs one makes it.
             let (path, action) = (self.walk.path(), Action::Excluded);

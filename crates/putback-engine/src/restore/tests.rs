@@ -60,6 +60,7 @@ struct Told {
     /// Asked to stop after so many entries.
     cancel_after: Option<(usize, Cancel)>,
     at_verify: Option<Box<dyn Fn() + Send + Sync>>,
+    at_entry: Option<Box<dyn Fn(&[u8]) + Send + Sync>>,
 }
 
 impl Observer for Told {
@@ -67,6 +68,9 @@ impl Observer for Told {
         let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
         match event {
             Event::Entry { path, action, .. } => {
+                if let Some(at_entry) = &self.at_entry {
+                    at_entry(path);
+                }
                 let mut entries = self.entries.lock().unwrap();
                 entries.push((text(path), action));
                 if let Some((count, cancel)) = &self.cancel_after

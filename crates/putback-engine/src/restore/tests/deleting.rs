@@ -329,3 +329,43 @@ fn other_repositories_stay_unless_they_are_restored() {
         assert_same(&look(&lab.target().join("disk/replica")), &made);
     }
 }
+
+#[test]
+fn nothing_is_deleted_beside_a_name_that_is_there_without_being_listed() {
+    for (is_folder, exclude) in [(false, None), (true, None), (false, Some("/data/dir/photos"))] {
+        let lab = Lab::new();
+        lab.write("dir/a/file", b"a");
+        lab.write("dir/known/file", b"known");
+        lab.write(if is_folder { "dir/photos/file" } else { "dir/photos" }, b"new");
+        lab.write("dir/sub/file", b"sub");
+        lab.write("other/file", b"other");
+        let snapshot = lab.back_up();
+        for path in ["dir/PHOTOS", "dir/known/mine", "dir/sub/mine", "dir/zzz", "other/mine"] {
+            lab.write_target(path, b"mine");
+        }
+        let mut options = lab.options();
+        options.delete = true;
+        options.exclude.extend(exclude.map(str::to_owned));
+        // Told by the thread that plans, between the listing of the folder and the look at what comes next in it: as
+        // if the file system took one name for the other.
+        let photos = lab.target().join("dir/photos");
+        let make = move |path: &[u8]| {
+            if path == b"/data/dir/a" {
+                fs::write(&photos, b"mine").unwrap();
+            }
+        };
+        let told = Told { at_entry: Some(Box::new(make)), ..Told::default() };
+        restore(&lab.repository, &snapshot, b"/data", &options, &told).unwrap();
+        let problems: Vec<_> = told.problems().into_iter().map(|problem| problem.0).collect();
+        let expected: &[_] = if exclude.is_none() { &["/data/dir/photos"] } else { &[] };
+        assert_eq!(problems, expected);
+        let expected = "nothing of /data/dir is deleted: 'photos' was not in its list, and is there; it was \
+                        made just now, or is another file's name in other letters";
+        assert_eq!(warnings(&told), [expected]);
+        for path in ["dir/PHOTOS", "dir/photos", "dir/sub/mine", "dir/zzz"] {
+            assert_eq!(lab.read(path).unwrap(), b"mine", "{path}");
+        }
+        assert_eq!((lab.read("dir/known/mine"), lab.read("other/mine")), (None, None));
+        assert_eq!(lab.read("dir/sub/file").unwrap(), b"sub");
+    }
+}
