@@ -1,4 +1,6 @@
-//! Deleting what the snapshot has not, as far as the selection goes and the snapshot knows what belongs there.
+//! Deleting what the snapshot has not, as far as the selection goes and the snapshot could know what belongs there.
+//!
+//! What the backup was told to exclude is not in the snapshot, nor does that say so: it is deleted as anything else.
 
 use std::io;
 

@@ -28,7 +28,8 @@
 //!   same name. Nor is then anything deleted in its folder: what has no entry there may have one in other letters.
 //! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
 //!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`], has no other names and is not a program that runs.
-//! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed
+//! * What is deleted is what a complete snapshot has not, be it that the backup was told to leave it out: of patterns,
+//!   ignore files and the like a snapshot says nothing. But nothing is deleted above the paths that were backed
 //!   up, on another file system than the one that each of them is on, in any other folder that is mounted there, in a folder that the backup kept empty because
 //!   another file system was mounted there, or of what it could not read. Neither is anything of a repository, which a
 //!   backup leaves out where it is its own, and whose copies need not be in one.
@@ -155,8 +156,9 @@ pub struct RestoreOptions {
     pub iexclude: Vec<String>,
     /// What happens to what is there.
     pub overwrite: Overwrite,
-    /// Removes from restored directories what the snapshot has not. Never above the paths that were backed up, nor
-    /// where the snapshot does not know what belongs there: in what is mounted there, and where the backup could not read.
+    /// Removes from restored directories what the snapshot has not, also what the backup excluded. Never above the paths that were backed up, nor
+    /// where the snapshot does not know what belongs there: in what is mounted there, and where the backup could not read; and
+    /// no repository.
     pub delete: bool,
     /// Makes holes of zeros in new files. Holes that the snapshot knows are made anyway.
     pub sparse: bool,
@@ -354,7 +356,7 @@ fn open_target(options: &RestoreOptions) -> Result<(Option<TargetDirectory>, boo
     }
 }
 
-/// The folder of the repository, if `delete` could meet it. One that cannot be read is known by what is in it.
+/// The folder of the repository, if `delete` could meet it. One that cannot be listed cannot be emptied either.
 fn find_repository(options: &RestoreOptions) -> RepositoryFolder {
     let folder = options.repository_folder.as_ref().filter(|_| options.delete);
     folder.and_then(|folder| RepositoryFolder::find(folder).ok()).unwrap_or_default()

@@ -49,6 +49,9 @@ struct Lab {
     repository: Repository,
 }
 
+/// Is given the path of each entry when that is told.
+type AtEntry = Box<dyn Fn(&[u8]) + Send + Sync>;
+
 /// What a restore told.
 #[derive(Default)]
 struct Told {
@@ -60,7 +63,7 @@ struct Told {
     /// Asked to stop after so many entries.
     cancel_after: Option<(usize, Cancel)>,
     at_verify: Option<Box<dyn Fn() + Send + Sync>>,
-    at_entry: Option<Box<dyn Fn(&[u8]) + Send + Sync>>,
+    at_entry: Option<AtEntry>,
 }
 
 impl Observer for Told {
