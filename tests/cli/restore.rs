@@ -135,6 +135,57 @@ fn existing_files_are_treated_as_asked() {
 }
 
 #[test]
+fn deleting_leaves_the_repository_and_its_replicas_alone() {
+    let mut environment = TestEnvironment::new();
+    let repository = environment.path("source/deep/repository");
+    environment.set("PUTBACK_REPO", &repository);
+    environment.run(["init", "--kdf-cost", "low"]).success();
+    environment.write("a.txt", "first file\n");
+    environment.backup();
+    let replica = environment.path("source/replica");
+    let second = replica.to_str().unwrap();
+    environment.set("PUTBACK_TO_PASSWORD", crate::harness::PASSWORD);
+    environment.run(["init", "--kdf-cost", "low", "--repo", second]).success();
+    environment.run(["replicate", "--to", second]).success();
+    environment.write("deep/extra", "extra");
+    let target = environment.source();
+    let selector = format!("latest:{}", target.display());
+    let arguments = ["restore", &selector, "-t", target.to_str().unwrap(), "--delete"];
+    environment
+        .run(arguments)
+        .success()
+        .shows("1 deleted")
+        .complains("/deep/repository is deleted: the snapshot is in the repository there")
+        .complains("/replica is deleted: it is a repository, as it seems");
+    environment.run(["check", "--read-data"]).success();
+    environment.set("PUTBACK_REPO", &replica);
+    environment.run(["check", "--read-data"]).success();
+    // From the replica, in which the folder of the first repository is not either.
+    environment.run(arguments).success().shows("0 deleted");
+    environment.set("PUTBACK_REPO", &repository);
+    environment.run(["check", "--read-data"]).success();
+}
+
+#[test]
+fn deleting_takes_what_the_backup_excluded_unless_the_restore_does_too() {
+    let environment = TestEnvironment::with_repository();
+    for name in ["a.txt", "b.tmp", "folder/c.tmp"] {
+        environment.write(name, "content");
+    }
+    let source = environment.source();
+    let source = source.to_str().unwrap();
+    environment.run(["backup", source, "--exclude", "*.tmp"]).success();
+    let selector = format!("latest:{source}");
+    let arguments = ["restore", &selector, "-t", source, "--delete"];
+    let exclude = ["--exclude", "*.tmp"];
+    environment.run(arguments.iter().chain(&exclude)).success().shows("0 deleted");
+    environment.run(arguments.iter().chain(&["-n"])).success().shows("2 deleted");
+    assert!(environment.source().join("folder/c.tmp").exists());
+    environment.run(arguments).success().shows("2 deleted");
+    assert!(!environment.source().join("folder/c.tmp").exists());
+}
+
+#[test]
 fn only_what_is_included_and_not_excluded_is_restored() {
     let environment = TestEnvironment::with_snapshot();
     let selector = format!("latest:{}", environment.source().display());
@@ -207,6 +258,39 @@ fn who_may_not_give_files_away_finds_nothing_changed_the_second_time() {
             let arguments = ["restore", "latest", "--target", target.to_str().unwrap()];
             environment.run_unprivileged(arguments.iter().chain(flags)).success().shows(expected);
         }
+    }
+}
+
+/// Needs root, as continuous integration has, and a file system that knows such files.
+#[test]
+#[cfg(target_os = "linux")]
+fn who_may_not_make_files_immutable_finds_them_unchanged_the_second_time() {
+    use rustix::fs::IFlags;
+    use std::os::unix::fs::PermissionsExt;
+    let environment = TestEnvironment::with_repository();
+    let set = |path: &std::path::Path, flags| {
+        let file = std::fs::File::open(path).unwrap();
+        let others = rustix::fs::ioctl_getflags(&file).unwrap() - IFlags::IMMUTABLE;
+        rustix::fs::ioctl_setflags(&file, others | flags).expect("this needs root");
+    };
+    let files = [("a.txt", vec![1; 3]), ("large", vec![7; 200_000]), ("linked", vec![8; 5_000])];
+    let files = files.map(|(name, content)| environment.write(name, content));
+    std::fs::hard_link(&files[2], environment.source().join("linked too")).unwrap();
+    files.iter().for_each(|file| set(file, IFlags::IMMUTABLE));
+    environment.backup();
+    files.iter().for_each(|file| set(file, IFlags::empty()));
+    // Not below what is opened up for everybody before each run.
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o777)).unwrap();
+    let target = folder.path().join("out");
+    for (flags, expected, code) in [
+        (&[][..], "4 new, 0 changed, 0 already right", 3),
+        (&[], "0 new, 0 changed, 4 already right", 3),
+        (&["--overwrite", "if-changed"], "0 new, 0 changed, 4 already right", 3),
+        (&["--dry-run"], "0 new, 0 changed, 4 already right", 0),
+    ] {
+        let arguments = ["restore", "latest", "--target", target.to_str().unwrap()];
+        environment.run_unprivileged(arguments.iter().chain(flags)).code(code).shows(expected);
     }
 }
 

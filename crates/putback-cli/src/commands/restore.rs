@@ -7,6 +7,7 @@ use putback_engine::restore::{self, Overwrite, RestoreOptions, RestoreReport};
 
 use crate::commands::select::{FilterArgs, SnapshotPath, warn_of_checkpoint};
 use crate::context::{self, Context};
+use crate::location;
 use crate::report::{Failure, Outcome};
 use crate::ui::progress::{self, Entries, Kind};
 use crate::ui::{json, text};
@@ -15,7 +16,8 @@ use crate::ui::{json, text};
 ///
 /// With SNAPSHOT:PATH the content of that folder, or that file, goes into the target. Files in the
 /// target that already hold the right bytes are kept; other files there stay unless --delete is
-/// given. Nothing is ever written outside the target. An interrupted restore continues when the
+/// given, which also deletes what the backup was told to exclude: the snapshot does not know of it.
+/// Nothing is ever written outside the target. An interrupted restore continues when the
 /// command is run again.
 ///
 /// Patterns of --include and --exclude are compared with absolute paths in the snapshot, also where
@@ -49,8 +51,8 @@ pub(crate) struct RestoreArgs {
     /// What to do with files that exist
     #[arg(long, env = "PUTBACK_OVERWRITE", value_name = "WHEN", default_value = "always")]
     overwrite: OverwriteArg,
-    /// Delete what is in the target and not in the snapshot, except on other file systems mounted
-    /// in it and where the backup could not read
+    /// Delete what is in restored folders and not in the snapshot, also what the backup excluded; not
+    /// what is mounted there, what the backup could not read, or a repository
     #[arg(long, env = "PUTBACK_DELETE")]
     delete: bool,
     /// Make holes where a file has long runs of zeros, besides those it had
@@ -123,6 +125,7 @@ pub(crate) fn run(context: &Context, args: RestoreArgs) -> anyhow::Result<Outcom
         no_owner: args.no_owner,
         dry_run: args.dry_run,
         workers: context.workers(),
+        repository_folder: location::local_folder(&context.location()?)?,
         cancel,
     };
     if !context.ui.is_json() {

@@ -190,6 +190,7 @@ mod tests {
             rdev_major: 0,
             rdev_minor: 0,
             flags: 0,
+            is_mount_root: false,
         }
     }
 

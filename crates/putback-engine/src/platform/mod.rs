@@ -93,6 +93,9 @@ pub struct Stat {
     pub rdev_minor: u32,
     /// `STATX_ATTR_*` bits among [`FLAGS_KEPT`].
     pub flags: u64,
+    /// Something is mounted here, perhaps a folder of the same device. False where the system does not tell: it takes
+    /// Linux 5.8.
+    pub is_mount_root: bool,
 }
 
 impl Stat {

@@ -202,6 +202,7 @@ fn stat_of(metadata: &Metadata) -> io::Result<Stat> {
         rdev_major: 0,
         rdev_minor: 0,
         flags: 0,
+        is_mount_root: false,
     })
 }
 

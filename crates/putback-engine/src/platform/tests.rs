@@ -520,3 +520,15 @@ fn this_machine_and_user_have_names() {
     assert!(stat_path(Path::new("/no/such/path")).is_err());
     assert!(stat_path_following(Path::new("/")).unwrap().is_directory());
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_mounted_is_known() {
+    let proc = Path::new("/proc");
+    assert!(stat_path(proc).unwrap().is_mount_root);
+    assert!(Directory::open(proc).unwrap().stat_self().unwrap().is_mount_root);
+    assert!(Directory::open(Path::new("/")).unwrap().stat(b"proc").unwrap().is_mount_root);
+    let folder = tempfile::tempdir().unwrap();
+    assert!(!stat_path(folder.path()).unwrap().is_mount_root);
+    assert!(!Directory::open(folder.path()).unwrap().stat_self().unwrap().is_mount_root);
+}

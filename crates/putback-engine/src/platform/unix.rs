@@ -308,7 +308,7 @@ fn stat_at(at: BorrowedFd<'_>, name: &[u8], flags: AtFlags) -> io::Result<Stat> 
 
 #[cfg(target_os = "linux")]
 fn stat_from_statx(stat: &rustix::fs::Statx) -> io::Result<Stat> {
-    use rustix::fs::StatxFlags;
+    use rustix::fs::{StatxAttributes, StatxFlags};
 
     let timestamp = |time: &rustix::fs::StatxTimestamp| Timestamp {
         seconds: time.tv_sec,
@@ -331,6 +331,7 @@ fn stat_from_statx(stat: &rustix::fs::Statx) -> io::Result<Stat> {
         rdev_major: stat.stx_rdev_major,
         rdev_minor: stat.stx_rdev_minor,
         flags: stat.stx_attributes.bits() & super::FLAGS_KEPT,
+        is_mount_root: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
     })
 }
 
@@ -358,6 +359,7 @@ fn stat_from_posix(stat: &rustix::fs::Stat) -> io::Result<Stat> {
         rdev_major: rustix::fs::major(stat.st_rdev),
         rdev_minor: rustix::fs::minor(stat.st_rdev),
         flags: 0,
+        is_mount_root: false,
     })
 }
 

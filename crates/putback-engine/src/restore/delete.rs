@@ -1,13 +1,14 @@
-//! Deleting what the snapshot has not, as far as the selection goes and the snapshot knows what belongs there.
+//! Deleting what the snapshot has not, as far as the selection goes and the snapshot could know what belongs there.
+//!
+//! What the backup was told to exclude is not in the snapshot, nor does that say so: it is deleted as anything else.
 
 use std::io;
 
-use putback_repo::{Action, Event};
+use putback_repo::{Action, Event, Repository};
 
 use crate::platform::{Names, Stat, TargetDirectory};
 use crate::restore::Run;
 use crate::restore::select::Wanted;
-use crate::restore::unread::without_slash;
 
 pub(super) fn stat_if_there(directory: &TargetDirectory, name: &[u8]) -> io::Result<Option<Stat>> {
     match directory.stat(name) {
@@ -30,32 +31,34 @@ pub(super) enum Deleting {
 
 impl Run<'_> {
     /// Whether `delete`, which was asked for, holds in the directory `path`, given whether it holds in the one around
-    /// it. `device` is where it is now; `is_shell` says whether the backup left out what was mounted there.
+    /// it. `here` is what it is now; `is_shell` says whether the backup left out what was mounted there.
     pub(super) fn deleting_in(
         &self,
         outer: Deleting,
         path: &[u8],
         is_shell: bool,
-        device: u64,
+        here: &Stat,
     ) -> Deleting {
-        let roots = || self.snapshot.paths.iter().map(|root| without_slash(root));
-        let is_below = |root: &[u8]| {
-            path.strip_prefix(root).is_some_and(|below| below.is_empty() || below.starts_with(b"/"))
-        };
-        if !roots().any(is_below) {
+        let device = here.device;
+        if self.is_above_roots(path) {
             return Deleting::No;
         }
         if self.unread.is_more_than_listed() {
             return Deleting::Never;
         }
-        if self.unread.contains(path) {
+        let reason = if self.repository_folder.is(here.identity()) {
+            Some(REPOSITORY)
+        } else {
+            self.unread.contains(path).then_some(UNREAD)
+        };
+        if let Some(reason) = reason {
             if outer != Deleting::Never {
-                self.tell_not_deleted(path, UNREAD);
+                self.tell_not_deleted(path, reason);
             }
             return Deleting::Never;
         }
         // Each path that was backed up is looked at by itself, whatever it is mounted in.
-        if roots().any(|root| root == path) {
+        if self.roots().any(|root| root == path) {
             return Deleting::On(device);
         }
         match outer {
@@ -63,6 +66,12 @@ impl Run<'_> {
             Deleting::No => Deleting::On(device),
             Deleting::On(around) if around != device => {
                 let why = "another file system is mounted there; restore it by itself to delete there too";
+                self.tell_not_deleted(path, why);
+                Deleting::Never
+            }
+            // Also a folder of the same device, of which the snapshot may have another one or nothing.
+            Deleting::On(_) if here.is_mount_root => {
+                let why = "something is mounted there; restore it by itself to delete there too";
                 self.tell_not_deleted(path, why);
                 Deleting::Never
             }
@@ -81,6 +90,19 @@ impl Run<'_> {
 
 /// Why something is not deleted.
 const UNREAD: &str = "the backup could not read all of it";
+const REPOSITORY: &str = "the snapshot is in the repository there";
+const LIKE_REPOSITORY: &str =
+    "it is a repository, as it seems; delete it by hand if nobody needs it";
+
+/// How many of the names of a repository's root make a folder one: a new one has as many, and it could lose some later.
+const REPOSITORY_NAMES_LEAST: usize = 4;
+
+/// Whether a folder that holds `names` is a repository, as it seems.
+fn is_like_repository(names: &Names) -> bool {
+    let names = (0..names.len()).map(|number| std::str::from_utf8(names.get(number).0));
+    let known = names.filter(|name| name.is_ok_and(Repository::uses_name));
+    known.count() >= REPOSITORY_NAMES_LEAST
+}
 
 /// What became of something that was to be deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +113,7 @@ pub(super) enum Deleted {
 }
 
 /// Deletes `name` with everything in it, as far as the selection goes. `path` is its path in the snapshot, had it
-/// one. No link is followed, and no other file system is entered.
+/// one. No link is followed, and nothing is entered that is mounted.
 pub(super) fn delete(
     run: &Run<'_>,
     directory: &TargetDirectory,
@@ -139,9 +161,20 @@ fn try_delete(
     if stat.device != directory.stat_self()?.device {
         return Err(io::Error::other("another file system is mounted there"));
     }
+    if stat.is_mount_root {
+        return Err(io::Error::other("something is mounted there"));
+    }
+    if run.repository_folder.is(stat.identity()) {
+        run.tell_not_deleted(path, REPOSITORY);
+        return Ok(Deleted::NotAll);
+    }
     let child = directory.open_child(name)?;
     let mut names = Names::default();
     child.read_names(&mut names)?;
+    if is_like_repository(&names) {
+        run.tell_not_deleted(path, LIKE_REPOSITORY);
+        return Ok(Deleted::NotAll);
+    }
     let mut deleted = Deleted::All;
     for number in 0..names.len() {
         let (name, _) = names.get(number);

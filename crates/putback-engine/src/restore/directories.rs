@@ -7,7 +7,7 @@ use putback_format::snapshot::IncidentKind;
 use putback_format::tree::Entry;
 use putback_repo::{Action, Event};
 
-use crate::platform::{self, Names, Stat, TargetDirectory, TargetMetadata};
+use crate::platform::{self, FileKind, Names, Stat, TargetDirectory, TargetMetadata};
 use crate::restore::decide::{DirectoryDecision, decide_directory};
 use crate::restore::delete::{Deleted, Deleting, delete, stat_if_there};
 use crate::restore::folder::Folder;
@@ -15,12 +15,14 @@ use crate::restore::item::Failure;
 use crate::restore::metadata::{Metadata, gives_acl};
 use crate::restore::plan::{Level, LevelFolder, Planner};
 use crate::restore::select::Wanted;
+use crate::restore::unread::is_in;
 use crate::restore::{Run, is_shell};
+use crate::source::display_path;
 
 impl Planner<'_> {
     pub(super) fn enter(&mut self, entry: Entry, wanted: Wanted) {
-        let Some(parent) = self.levels.last_mut() else { return };
-        let exists = parent.pass(&entry.name);
+        let exists = self.pass(&entry.name);
+        let Some(parent) = self.levels.last() else { return };
         if !platform::is_plain_name(&entry.name) {
             self.refuse_name();
             self.walk.skip();
@@ -29,11 +31,13 @@ impl Planner<'_> {
         let (outer, outer_device) = (parent.deleting, parent.device);
         let is_parent_ready = matches!(parent.folder, LevelFolder::Ready(_));
         let (device, is_shell) = (entry.device, is_shell(&entry, outer_device));
-        let level = if wanted == Wanted::Passage && !(is_parent_ready && exists) {
-            let path = self.walk.path().to_vec();
-            Some(Level::new(LevelFolder::Pending(Box::new(entry), path), wanted))
+        let path = self.walk.path().to_vec();
+        let is_entered =
+            wanted != Wanted::Passage || (is_parent_ready && exists && !self.is_link(&entry.name));
+        let level = if !is_entered {
+            let entry = Box::new(entry);
+            Some(Level::new(LevelFolder::Pending { entry, path, exists }, wanted))
         } else {
-            let path = self.walk.path().to_vec();
             self.ready_folder(self.levels.len() - 1)
                 .and_then(|parent| self.enter_folder(&parent, exists, entry, wanted, path))
         };
@@ -48,9 +52,7 @@ impl Planner<'_> {
                     let here =
                         self.run.target.open(folder).and_then(|directory| directory.stat_self());
                     level.deleting = match here {
-                        Ok(here) => {
-                            self.run.deleting_in(outer, &folder.path, is_shell, here.device)
-                        }
+                        Ok(here) => self.run.deleting_in(outer, &folder.path, is_shell, &here),
                         Err(_) => Deleting::Never,
                     };
                 }
@@ -60,27 +62,51 @@ impl Planner<'_> {
         }
     }
 
+    /// Whether the target has `name` in the innermost directory.
+    ///
+    /// Where something is to be deleted, a name that was not listed is looked up: if it is there all the same, the file
+    /// system takes two names for one, and what seems to be extra may be what the snapshot has.
+    pub(super) fn pass(&mut self, name: &[u8]) -> bool {
+        let Some(level) = self.levels.last_mut() else { return false };
+        if level.pass(name) {
+            return true;
+        }
+        if level.may_delete()
+            && !level.names.is_empty()
+            && let LevelFolder::Ready(folder) = &level.folder
+            && self.run.target.open(folder).is_ok_and(|directory| directory.stat(name).is_ok())
+        {
+            level.deleting = Deleting::Never;
+            let name = display_path(name);
+            let why = format!(
+                "'{name}' was not in its list, and is there; it was made just now, or is another \
+                 file's name in other letters"
+            );
+            self.run.tell_not_deleted(&folder.path, &why);
+        }
+        false
+    }
+
     /// The folder of a level, made now if it is pending; none if it cannot be, which was told.
     pub(super) fn ready_folder(&mut self, number: usize) -> Option<Arc<Folder>> {
         // From the outermost pending one inwards.
-        let first = (0..=number)
-            .rev()
-            .take_while(|number| matches!(self.levels[*number].folder, LevelFolder::Pending(..)));
+        let first = (0..=number).rev().take_while(|number| {
+            matches!(self.levels[*number].folder, LevelFolder::Pending { .. })
+        });
         let first = first.last().unwrap_or(number + 1);
         for pending in first..=number {
             let parent = match &self.levels[pending - 1].folder {
                 LevelFolder::Ready(parent) => Some(Arc::clone(parent)),
                 _ => None,
             };
-            let LevelFolder::Pending(entry, path) =
+            let LevelFolder::Pending { entry, path, exists } =
                 std::mem::replace(&mut self.levels[pending].folder, LevelFolder::Blocked)
             else {
                 continue;
             };
-            // It did not exist when its parent was looked at, or its parent did not.
             let wanted = self.levels[pending].wanted;
             if let Some(parent) = parent
-                && let Some(level) = self.enter_folder(&parent, false, *entry, wanted, path)
+                && let Some(level) = self.enter_folder(&parent, exists, *entry, wanted, path)
             {
                 self.levels[pending].folder = level.folder;
             }
@@ -89,6 +115,15 @@ impl Planner<'_> {
             LevelFolder::Ready(folder) => Some(Arc::clone(folder)),
             _ => None,
         }
+    }
+
+    /// Whether a symbolic link has this name in the innermost directory. That of a passage is never replaced.
+    fn is_link(&self, name: &[u8]) -> bool {
+        let Some(LevelFolder::Ready(folder)) = self.levels.last().map(|level| &level.folder) else {
+            return false;
+        };
+        let found = self.run.target.open(folder).and_then(|directory| directory.stat(name));
+        found.is_ok_and(|stat| stat.kind == FileKind::Symlink)
     }
 
     fn enter_folder(
@@ -134,6 +169,13 @@ impl Planner<'_> {
             }
             _ => None,
         };
+        let is_link = existing.is_some_and(|stat| stat.kind == FileKind::Symlink);
+        if is_link && (wanted == Wanted::Passage || run.is_above_roots(path)) {
+            let failure =
+                Failure { kind: IncidentKind::Unreadable, message: run.link_on_the_way(path) };
+            run.problem(path, &failure);
+            return Ok(None);
+        }
         let decision = decide_directory(run.options.overwrite, entry, existing.as_ref());
         match (decision, &parent_directory) {
             (DirectoryDecision::Skip, _) => {
@@ -205,6 +247,24 @@ impl Planner<'_> {
         let message = "its name is not the name of a file here; it is left out".to_owned();
         let failure = Failure { kind: IncidentKind::Unreadable, message };
         self.run.problem(self.walk.path(), &failure);
+    }
+}
+
+impl Run<'_> {
+    /// Why nothing is restored below `path`, where the target has a symbolic link and the snapshot a folder that is only
+    /// on the way to something: to replace the link would take away what it leads to, and to follow it could lead
+    /// anywhere.
+    fn link_on_the_way(&self, path: &[u8]) -> String {
+        let root = self.roots().find(|root| is_in(root, path) && *root != path);
+        let (why, example) = match root {
+            Some(root) => (" here, as it may have been for the backup", root),
+            None => (" here", path),
+        };
+        format!(
+            "it is a symbolic link{why}; it is neither replaced nor followed, and nothing below it is restored: restore \
+             that by itself, as SNAPSHOT:{} with --target and the real folder",
+            display_path(example)
+        )
     }
 }
 

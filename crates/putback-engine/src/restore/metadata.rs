@@ -64,8 +64,11 @@ impl Metadata {
 
     /// Whether setting it would change nothing but extended attributes: it is met, or only root could do more.
     pub(super) fn will_stay(&self, stat: &Stat) -> bool {
-        let is_foreign = self.owner.is_some_and(|(uid, _)| uid != stat.uid);
-        if platform::effective_uid() == 0 || !is_foreign {
+        if platform::effective_uid() == 0 {
+            return self.is_met_by(stat);
+        }
+        let stat = &self.closed(stat);
+        if self.owner.is_none_or(|(uid, _)| uid == stat.uid) {
             return self.is_met_by(stat);
         }
         let mode = if stat.is_directory() { self.mode } else { self.mode & !SET_ID_BITS };
@@ -115,6 +118,11 @@ impl Metadata {
         self.flags & FLAGS_CLOSING
     }
 
+    /// `stat` of a file, had it [`Metadata::closing_flags`].
+    fn closed(&self, stat: &Stat) -> Stat {
+        Stat { flags: stat.flags | self.closing_flags(), ..*stat }
+    }
+
     /// Sets what differs on an open file, of which `stat` is the state, but for [`Metadata::closing_flags`]. Says
     /// whether anything differed.
     pub(super) fn apply_to_file(
@@ -138,7 +146,7 @@ impl Metadata {
             Before::New { .. } => {}
             Before::Existing => {
                 let has_same_xattrs = platform::file_xattrs(file).list == *self.xattrs;
-                if has_same_xattrs && self.is_met_by(stat) {
+                if has_same_xattrs && self.is_met_by(&self.closed(stat)) {
                     return (false, Vec::new());
                 }
                 let problems = apply_metadata(file, &target);

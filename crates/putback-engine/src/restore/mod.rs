@@ -20,15 +20,19 @@
 //!
 //! * Nothing outside the target is touched: everything goes through handles of directories below it, no link is
 //!   followed, names that are not plain names are refused.
+//! * A symbolic link where the snapshot has a folder is replaced by it, unless that folder is only on the way to what is
+//!   wanted or was backed up: that link stays, and what would come below it is told as a problem.
 //! * A file that cannot be completed is not left behind under its name. Only a large existing file that is being
 //!   brought up to date in place can be left between two states; it is then told as a problem.
 //! * Where nothing has a file's name, nothing is replaced that gets it meanwhile, or that the file system takes for the
-//!   same name.
+//!   same name. Nor is then anything deleted in its folder: what has no entry there may have one in other letters.
 //! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
 //!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`], has no other names and is not a program that runs.
-//! * What is deleted is what a complete snapshot knows not to belong there: nothing above the paths that were backed
-//!   up, on another file system than the one that each of them is on, in a folder that the backup kept empty because
-//!   another file system was mounted there, or of what it could not read.
+//! * What is deleted is what a complete snapshot has not, be it that the backup was told to leave it out: of patterns,
+//!   ignore files and the like a snapshot says nothing. But nothing is deleted above the paths that were backed
+//!   up, on another file system than the one that each of them is on, in any other folder that is mounted there, in a folder that the backup kept empty because
+//!   another file system was mounted there, or of what it could not read. Neither is anything of a repository, which a
+//!   backup leaves out where it is its own, and whose copies need not be in one.
 //! * What other names of an existing file show, outside of what is restored too, stays as it is, metadata included.
 //! * That a file is immutable or append-only is set when it has all its names.
 //! * After an interruption, restoring again goes on where it stopped: what is there is compared, and kept.
@@ -78,10 +82,11 @@ use crate::restore::item::{Failure, Item, Link, Method, Unclosed};
 use crate::restore::plan::Planner;
 use crate::restore::queue::{Queue, Task};
 use crate::restore::select::Selection;
-use crate::restore::unread::Unread;
+use crate::restore::unread::{Unread, is_in, without_slash};
 use crate::restore::verify::Verified;
 use crate::restore::write::Worker;
 use crate::source::display_path;
+use crate::source::roots::RepositoryFolder;
 
 /// What bounds memory and open files.
 #[derive(Clone, Copy, Debug)]
@@ -151,8 +156,9 @@ pub struct RestoreOptions {
     pub iexclude: Vec<String>,
     /// What happens to what is there.
     pub overwrite: Overwrite,
-    /// Removes from restored directories what the snapshot has not. Never above the paths that were backed up, nor
-    /// where the snapshot does not know what belongs there: on another file system, and where the backup could not read.
+    /// Removes from restored directories what the snapshot has not, also what the backup excluded. Never above the paths that were backed up, nor
+    /// where the snapshot does not know what belongs there: in what is mounted there, and where the backup could not read; and
+    /// no repository.
     pub delete: bool,
     /// Makes holes of zeros in new files. Holes that the snapshot knows are made anyway.
     pub sparse: bool,
@@ -166,6 +172,8 @@ pub struct RestoreOptions {
     pub dry_run: bool,
     /// How many cores to use.
     pub workers: usize,
+    /// Folder of the repository, if it is on this machine: `delete` leaves it alone.
+    pub repository_folder: Option<PathBuf>,
     /// Stops between two frames.
     pub cancel: Cancel,
 }
@@ -255,6 +263,7 @@ fn restore_within(
         repository,
         snapshot,
         unread: Unread::of(snapshot),
+        repository_folder: find_repository(options),
         selection: &selection,
         options,
         observer,
@@ -347,11 +356,19 @@ fn open_target(options: &RestoreOptions) -> Result<(Option<TargetDirectory>, boo
     }
 }
 
+/// The folder of the repository, if `delete` could meet it. One that cannot be listed cannot be emptied either.
+fn find_repository(options: &RestoreOptions) -> RepositoryFolder {
+    let folder = options.repository_folder.as_ref().filter(|_| options.delete);
+    folder.and_then(|folder| RepositoryFolder::find(folder).ok()).unwrap_or_default()
+}
+
 /// What all threads of a restore share.
 pub(super) struct Run<'a> {
     repository: &'a Repository,
     snapshot: &'a Snapshot,
     unread: Unread<'a>,
+    /// What nothing is deleted of.
+    repository_folder: RepositoryFolder,
     selection: &'a Selection,
     options: &'a RestoreOptions,
     observer: &'a dyn Observer,
@@ -448,8 +465,19 @@ impl Run<'_> {
         self.observer.event(Event::Problem { path, kind: failure.kind, message: &failure.message });
     }
 
+    /// The paths that were backed up; `/` is empty.
+    fn roots(&self) -> impl Iterator<Item = &[u8]> {
+        self.snapshot.paths.iter().map(|root| without_slash(root))
+    }
+
+    /// Whether `path` is in none of the paths that were backed up: of such a folder, a snapshot knows only the way.
+    fn is_above_roots(&self, path: &[u8]) -> bool {
+        !self.roots().any(|root| is_in(path, root))
+    }
+
     /// Tells that something stays which `delete` would otherwise remove.
     fn tell_not_deleted(&self, path: &[u8], why: &str) {
+        let path = if path.is_empty() { b"/" } else { path };
         let message = format!("nothing of {} is deleted: {why}", display_path(path));
         self.observer.event(Event::Warning { message: &message });
     }

@@ -77,7 +77,12 @@ pub(super) struct Level {
 pub(super) enum LevelFolder {
     Ready(Arc<Folder>),
     /// A passage that nothing has been found in yet: it is made when something is.
-    Pending(Box<Entry>, Vec<u8>),
+    Pending {
+        entry: Box<Entry>,
+        path: Vec<u8>,
+        /// The target has its name: as that of a link, since it was not entered.
+        exists: bool,
+    },
     /// It could not be made, which was told.
     Blocked,
 }
@@ -178,9 +183,9 @@ impl<'r> Planner<'r> {
             root.read_names(&mut level.names).map_err(failed)?;
             if options.delete && base.entry.is_directory() {
                 run.tell_more_unread();
-                let device = root.stat_self().map_err(failed)?.device;
+                let here = root.stat_self().map_err(failed)?;
                 level.device = base.entry.device;
-                level.deleting = run.deleting_in(Deleting::No, &base.path, base.is_shell, device);
+                level.deleting = run.deleting_in(Deleting::No, &base.path, base.is_shell, &here);
             }
         }
         Ok(Self {
@@ -204,11 +209,7 @@ impl<'r> Planner<'r> {
                 Step::Enter(entry, wanted) => self.enter(*entry, wanted),
                 Step::Leave { is_complete } => self.leave(is_complete),
                 Step::Entry(entry) => self.plan_entry(*entry)?,
-                Step::Unwanted(entry) => {
-                    if let Some(level) = self.levels.last_mut() {
-                        level.pass(&entry.name);
-                    }
-                }
+                Step::Unwanted(entry) => drop(self.pass(&entry.name)),
                 Step::Unreadable(error) => {
                     let failure = crate::restore::content_failure(&error);
                     self.run.problem(self.walk.path(), &failure);
@@ -233,8 +234,7 @@ impl<'r> Planner<'r> {
     }
 
     fn plan_entry(&mut self, entry: Entry) -> Result<(), Error> {
-        let Some(level) = self.levels.last_mut() else { return Ok(()) };
-        let exists = level.pass(&entry.name);
+        let exists = self.pass(&entry.name);
         if entry.kind == EntryKind::Socket {
             // It counts as nothing that was kept or is missing: the program that needs one makes it.
             let (path, action) = (self.walk.path(), Action::Excluded);

@@ -37,6 +37,7 @@ pub(super) fn options(target: &Path) -> RestoreOptions {
         no_owner: false,
         dry_run: false,
         workers: 2,
+        repository_folder: None,
         cancel: Cancel::default(),
     }
 }
@@ -47,6 +48,9 @@ struct Lab {
     store: MemoryStore,
     repository: Repository,
 }
+
+/// Is given the path of each entry when that is told.
+type AtEntry = Box<dyn Fn(&[u8]) + Send + Sync>;
 
 /// What a restore told.
 #[derive(Default)]
@@ -59,6 +63,7 @@ struct Told {
     /// Asked to stop after so many entries.
     cancel_after: Option<(usize, Cancel)>,
     at_verify: Option<Box<dyn Fn() + Send + Sync>>,
+    at_entry: Option<AtEntry>,
 }
 
 impl Observer for Told {
@@ -66,6 +71,9 @@ impl Observer for Told {
         let text = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
         match event {
             Event::Entry { path, action, .. } => {
+                if let Some(at_entry) = &self.at_entry {
+                    at_entry(path);
+                }
                 let mut entries = self.entries.lock().unwrap();
                 entries.push((text(path), action));
                 if let Some((count, cancel)) = &self.cancel_after
@@ -1392,6 +1400,7 @@ fn decisions_follow_policy_kind_and_time() {
         rdev_major: 0,
         rdev_minor: 0,
         flags: 0,
+        is_mount_root: false,
     };
     let content = Content::Inline(b"12345".to_vec());
     let mut file = Entry::new("f", EntryKind::File { size: 5, content, holes: Vec::new() });

@@ -40,3 +40,8 @@ impl<'a> Unread<'a> {
 pub(super) fn without_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").unwrap_or(path)
 }
+
+/// Whether `path` is `folder` or lies in it.
+pub(super) fn is_in(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|below| below.is_empty() || below.starts_with(b"/"))
+}

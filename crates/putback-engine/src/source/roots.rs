@@ -213,10 +213,10 @@ impl RepositoryFolder {
         read().map_err(|source| Error::Source { path: path.display().to_string(), source })
     }
 
-    /// Whether this is the folder or one in it.
+    /// Whether this is the folder or one in it. Never where the system gives no numbers to tell by.
     #[must_use]
     pub fn is(&self, identity: Identity) -> bool {
-        self.identities.contains(&identity)
+        identity.inode != 0 && self.identities.contains(&identity)
     }
 }
 

@@ -179,6 +179,7 @@ pub(crate) fn restore_options(target: &Path) -> RestoreOptions {
         no_owner: false,
         dry_run: false,
         workers: 2,
+        repository_folder: None,
         cancel: Cancel::default(),
     }
 }

@@ -197,6 +197,7 @@ impl Rehearsal {
             no_owner: true,
             dry_run: false,
             workers: self.workers,
+            repository_folder: None,
             cancel: Cancel::default(),
         };
         let path = snapshot.paths.first().cloned().unwrap_or_default();

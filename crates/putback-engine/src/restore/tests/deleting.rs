@@ -7,13 +7,21 @@ use putback_format::snapshot::Incident;
 
 use super::*;
 
-/// A file system in memory, mounted until it is dropped. Needs root, as continuous integration has.
+/// A file system in memory, or another folder, mounted until it is dropped. Needs root, as continuous integration has.
 struct Mount(PathBuf);
 
 impl Mount {
     fn new(path: PathBuf) -> Self {
         fs::create_dir_all(&path).unwrap();
         let status = Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&path).status();
+        assert!(status.unwrap().success(), "mounting needs root");
+        Self(path)
+    }
+
+    /// Mounts `folder` at `path` too.
+    fn bind(folder: &Path, path: PathBuf) -> Self {
+        fs::create_dir_all(&path).unwrap();
+        let status = Command::new("mount").arg("--bind").arg(folder).arg(&path).status();
         assert!(status.unwrap().success(), "mounting needs root");
         Self(path)
     }
@@ -76,6 +84,52 @@ fn what_is_mounted_in_the_target_stays_and_is_told() {
     let report = restore(&lab.repository, &with_root, b"/data/top/disk", &options, &()).unwrap();
     assert_eq!(report.files_deleted, 2);
     drop(mounts);
+}
+
+#[test]
+fn a_folder_of_the_same_device_that_is_mounted_in_the_target_stays_and_is_told() {
+    let lab = Lab::new();
+    lab.write("top/known/deep/file", b"1");
+    lab.write("top/plain/file", b"2");
+    let snapshot = lab.back_up();
+    let elsewhere = lab.folder.path().join("elsewhere");
+    fs::create_dir_all(elsewhere.join("deep")).unwrap();
+    for path in ["mine", "deep/mine"] {
+        fs::write(elsewhere.join(path), b"precious").unwrap();
+    }
+    let mounts =
+        ["top/known", "top/extra"].map(|path| Mount::bind(&elsewhere, lab.target().join(path)));
+    let stat = platform::stat_path(&mounts[0].0).unwrap();
+    assert_eq!(stat.device, platform::stat_path(&lab.target()).unwrap().device);
+    lab.write_target("top/plain/mine", b"extra");
+    let mut options = lab.options();
+    options.delete = true;
+    let (_, told) = lab.restore(&snapshot, &options);
+    let mounted = |(path, _, message): &(String, IncidentKind, String)| {
+        path == "/data/top/extra" && message == "cannot delete it: something is mounted there"
+    };
+    assert!(matches!(&told.problems()[..], [one] if mounted(one)), "{:?}", told.problems());
+    let expected = "nothing of /data/top/known is deleted: something is mounted there; restore it by \
+                    itself to delete there too";
+    assert_eq!(warnings(&told), [expected]);
+    assert_eq!(lab.read("top/plain/mine"), None);
+    assert_eq!(fs::read(elsewhere.join("mine")).unwrap(), b"precious");
+    assert_eq!(fs::read(elsewhere.join("deep/mine")).unwrap(), b"precious");
+    assert_eq!(fs::read(elsewhere.join("deep/file")).unwrap(), b"1");
+
+    // By itself, or where it was backed up by itself, it is what the snapshot speaks of.
+    drop(mounts);
+    fs::remove_dir(lab.target().join("top/extra")).unwrap();
+    let _mount = Mount::bind(&elsewhere, lab.target().join("top/known"));
+    let mut with_root = snapshot;
+    with_root.paths = vec![b"/data".to_vec(), b"/data/top/known".to_vec()];
+    let (deleted, _) = delete_all(&lab, &with_root, "/data", true);
+    assert_eq!(deleted, ["/data/top/known/deep/mine", "/data/top/known/mine"]);
+    let mut options = self::options(&lab.target().join("top/known"));
+    options.delete = true;
+    with_root.paths.pop();
+    let report = restore(&lab.repository, &with_root, b"/data/top/known", &options, &()).unwrap();
+    assert_eq!(report.files_deleted, 2);
 }
 
 #[test]
@@ -200,4 +254,118 @@ fn a_checkpoint_does_not_say_what_to_delete() {
     options.delete = false;
     restore(&lab.repository, &snapshot, b"/data", &options, &()).unwrap();
     assert_eq!(lab.read("file").unwrap(), b"1");
+}
+
+#[test]
+fn the_repository_stays_wherever_it_lies_in_the_target() {
+    let lab = Lab::new();
+    lab.write("top/file", b"1");
+    fs::create_dir(lab.source().join("known")).unwrap();
+    let snapshot = lab.back_up();
+    for dry_run in [true, false] {
+        for place in ["new/deep/backup", "top/backup", "known"] {
+            lab.write_target(&format!("{place}/packs/ab"), b"precious");
+            lab.write_target("new/deep/mine", b"extra");
+            let mut options = lab.options();
+            (options.delete, options.dry_run) = (true, dry_run);
+            options.repository_folder = Some(lab.target().join(place));
+            let (report, told) = lab.restore(&snapshot, &options);
+            assert_eq!((report.problems, told.problems()), (0, vec![]));
+            let expected = format!(
+                "nothing of /data/{place} is deleted: the snapshot is in the repository there"
+            );
+            assert_eq!(warnings(&told), [expected]);
+            assert_eq!(told.action("/data/new/deep/mine"), Some(Action::Deleted));
+            assert_eq!(lab.read(&format!("{place}/packs/ab")).unwrap(), b"precious");
+            assert_eq!(lab.read("new/deep/mine").is_some(), dry_run);
+            fs::remove_dir_all(lab.target().join(place)).unwrap();
+        }
+    }
+    // Into the repository itself, and into one of its folders.
+    for target in ["repository", "repository/packs"] {
+        let folder = lab.folder.path();
+        fs::create_dir_all(folder.join("repository/packs")).unwrap();
+        fs::write(folder.join("repository/packs/ab"), b"precious").unwrap();
+        let mut options = options(&folder.join(target));
+        options.delete = true;
+        options.repository_folder = Some(folder.join("repository"));
+        let (report, told) = lab.restore(&snapshot, &options);
+        assert_eq!((report.files_deleted, warnings(&told).len()), (0, 1));
+        assert!(folder.join("repository/packs/ab").exists());
+    }
+}
+
+#[test]
+fn other_repositories_stay_unless_they_are_restored() {
+    let lab = Lab::new();
+    lab.write("known/file", b"1");
+    for name in ["config", "keys", "packs", "index", "snapshots"] {
+        lab.write(&format!("restored/{name}/object"), name);
+    }
+    let snapshot = lab.back_up();
+    let store = putback_store::local::LocalStore::new(lab.target().join("disk/replica"));
+    drop(backup::repository(Arc::new(store), 8 << 20, 16 << 10));
+    let made = look(&lab.target().join("disk/replica"));
+    assert!(made.len() > 3, "{:?}", made.keys());
+    for name in ["config", "keys", "packs"] {
+        lab.write_target(&format!("no repository/{name}/file"), b"extra");
+    }
+    lab.write_target("disk/mine", b"extra");
+    lab.write_target("restored/packs/extra", b"extra");
+    for dry_run in [true, false] {
+        let (deleted, told) = delete_all(&lab, &snapshot, "/data", dry_run);
+        let mut expected = vec!["/data/disk/mine".to_owned(), "/data/no repository".to_owned()];
+        for name in ["config", "keys", "packs"] {
+            expected.push(format!("/data/no repository/{name}"));
+            expected.push(format!("/data/no repository/{name}/file"));
+        }
+        expected.push("/data/restored/packs/extra".to_owned());
+        let mut deleted = deleted;
+        deleted.sort();
+        assert_eq!(deleted, expected);
+        let expected = "nothing of /data/disk/replica is deleted: it is a repository, as it seems; \
+                        delete it by hand if nobody needs it";
+        assert_eq!(warnings(&told), [expected]);
+        assert_same(&look(&lab.target().join("disk/replica")), &made);
+    }
+}
+
+#[test]
+fn nothing_is_deleted_beside_a_name_that_is_there_without_being_listed() {
+    for (is_folder, exclude) in [(false, None), (true, None), (false, Some("/data/dir/photos"))] {
+        let lab = Lab::new();
+        lab.write("dir/a/file", b"a");
+        lab.write("dir/known/file", b"known");
+        lab.write(if is_folder { "dir/photos/file" } else { "dir/photos" }, b"new");
+        lab.write("dir/sub/file", b"sub");
+        lab.write("other/file", b"other");
+        let snapshot = lab.back_up();
+        for path in ["dir/PHOTOS", "dir/known/mine", "dir/sub/mine", "dir/zzz", "other/mine"] {
+            lab.write_target(path, b"mine");
+        }
+        let mut options = lab.options();
+        options.delete = true;
+        options.exclude.extend(exclude.map(str::to_owned));
+        // Told by the thread that plans, between the listing of the folder and the look at what comes next in it: as
+        // if the file system took one name for the other.
+        let photos = lab.target().join("dir/photos");
+        let make = move |path: &[u8]| {
+            if path == b"/data/dir/a" {
+                fs::write(&photos, b"mine").unwrap();
+            }
+        };
+        let told = Told { at_entry: Some(Box::new(make)), ..Told::default() };
+        restore(&lab.repository, &snapshot, b"/data", &options, &told).unwrap();
+        let problems: Vec<_> = told.problems().into_iter().map(|problem| problem.0).collect();
+        let expected: &[_] = if exclude.is_none() { &["/data/dir/photos"] } else { &[] };
+        assert_eq!(problems, expected);
+        let expected = "nothing of /data/dir is deleted: 'photos' was not in its list, and is there; it was \
+                        made just now, or is another file's name in other letters";
+        assert_eq!(warnings(&told), [expected]);
+        for path in ["dir/PHOTOS", "dir/photos", "dir/sub/mine", "dir/zzz"] {
+            assert_eq!(lab.read(path).unwrap(), b"mine", "{path}");
+        }
+        assert_eq!((lab.read("dir/known/mine"), lab.read("other/mine")), (None, None));
+        assert_eq!(lab.read("dir/sub/file").unwrap(), b"sub");
+    }
 }

@@ -264,3 +264,85 @@ fn other_names_outside_the_target_keep_their_metadata() {
         }
     }
 }
+
+/// A target whose `lib` is a link to `usr`, as after the merge of `/usr`, and a snapshot that has it as a folder.
+fn lab_with_link() -> (Lab, Snapshot) {
+    let lab = Lab::new();
+    lab.write("lib/systemd/system/unit", b"unit");
+    lab.write("lib/systemd/system/more/unit", b"more");
+    lab.write("other/file", b"other");
+    let mut snapshot = lab.back_up();
+    snapshot.paths = vec![b"/data/lib/systemd/system".to_vec(), b"/data/other".to_vec()];
+    lab.write_target("usr/program", b"precious");
+    lab.write_target("usr/systemd/system/unit", b"mine");
+    symlink("usr", lab.target().join("lib")).unwrap();
+    (lab, snapshot)
+}
+
+fn check_link_stays(lab: &Lab) {
+    assert_eq!(fs::read_link(lab.target().join("lib")).unwrap(), Path::new("usr"));
+    assert_eq!(lab.read("usr/program").unwrap(), b"precious");
+    assert_eq!(lab.read("usr/systemd/system/unit").unwrap(), b"mine");
+    assert!(!lab.target().join("usr/systemd/system/more").exists());
+}
+
+#[test]
+fn a_link_on_the_way_to_what_was_backed_up_stays_and_is_told() {
+    let (lab, snapshot) = lab_with_link();
+    for (overwrite, dry_run, delete, verify) in [
+        (Overwrite::Always, true, false, false),
+        (Overwrite::Always, false, false, true),
+        (Overwrite::Always, false, true, false),
+        (Overwrite::IfChanged, false, false, true),
+        (Overwrite::IfNewer, false, false, false),
+        (Overwrite::Never, false, false, false),
+    ] {
+        let options = RestoreOptions { overwrite, dry_run, delete, verify, ..lab.options() };
+        let (report, told) = lab.restore(&snapshot, &options);
+        let [(path, _, message)] = &told.problems()[..] else { panic!("{:?}", told.problems()) };
+        assert_eq!((path.as_str(), report.problems, report.files_total), ("/data/lib", 1, 1));
+        assert_eq!(
+            message,
+            "it is a symbolic link here, as it may have been for the backup; it is neither replaced nor \
+             followed, and nothing below it is restored: restore that by itself, as \
+             SNAPSHOT:/data/lib/systemd/system with --target and the real folder"
+        );
+        assert_eq!(lab.read("other/file").is_some(), !dry_run);
+        check_link_stays(&lab);
+    }
+    // As the message says.
+    let folder = lab.target().join("usr/systemd/system");
+    let options = options(&folder);
+    let path = b"/data/lib/systemd/system";
+    let report = restore(&lab.repository, &snapshot, path, &options, &()).unwrap();
+    assert_eq!((report.problems, report.files_total), (0, 2));
+    assert_eq!(fs::read(folder.join("unit")).unwrap(), b"unit");
+    assert_eq!(fs::read(folder.join("more/unit")).unwrap(), b"more");
+}
+
+#[test]
+fn a_link_on_the_way_to_what_is_included_stays_and_is_told_if_there_is_such() {
+    let (lab, mut snapshot) = lab_with_link();
+    snapshot.paths = vec![b"/data".to_vec()];
+    for (include, problems) in
+        [("/data/lib/systemd/system/more", 1), ("unit", 1), ("/data/lib/*/none", 0), ("file", 0)]
+    {
+        for dry_run in [true, false] {
+            let include = vec![include.to_owned()];
+            let options = RestoreOptions { include, dry_run, ..lab.options() };
+            let (report, told) = lab.restore(&snapshot, &options);
+            assert_eq!(report.problems, problems, "{:?}", told.problems());
+            for (path, _, message) in told.problems() {
+                assert_eq!(path, "/data/lib");
+                assert!(message.contains("it is a symbolic link here; it is neither"), "{message}");
+                assert!(message.contains("as SNAPSHOT:/data/lib with --target"), "{message}");
+            }
+            check_link_stays(&lab);
+        }
+    }
+    // The folder itself is wanted: that it is one and no link is what the snapshot says.
+    let (report, _) = lab.restore(&snapshot, &lab.options());
+    assert_eq!(report.problems, 0);
+    assert_eq!(lab.read("lib/systemd/system/unit").unwrap(), b"unit");
+    assert_eq!(lab.read("usr/systemd/system/unit").unwrap(), b"mine");
+}
