@@ -29,10 +29,10 @@
 //! * New files are made under their own name; an existing one is replaced by renaming, or kept and changed where
 //!   it differs if it is larger than [`item::IN_PLACE_BYTES_MIN`], has no other names and is not a program that runs.
 //! * What is deleted is what a complete snapshot has not, be it that the backup was told to leave it out: of patterns,
-//!   ignore files and the like a snapshot says nothing. But nothing is deleted above the paths that were backed
-//!   up, on another file system than the one that each of them is on, in any other folder that is mounted there, in a folder that the backup kept empty because
-//!   another file system was mounted there, or of what it could not read. Neither is anything of a repository, which a
-//!   backup leaves out where it is its own, and whose copies need not be in one.
+//!   ignore files and the like a snapshot says nothing. But nothing is deleted above the paths that were backed up, on
+//!   another file system than the one that each of them is on, in any other folder that is mounted there, in a folder
+//!   that the backup kept empty because another file system was mounted there, or of what it could not read. Neither is
+//!   anything of a repository, which a backup leaves out where it is its own, and whose copies need not be in one.
 //! * What other names of an existing file show, outside of what is restored too, stays as it is, metadata included.
 //! * That a file is immutable or append-only is set when it has all its names.
 //! * After an interruption, restoring again goes on where it stopped: what is there is compared, and kept.
@@ -156,9 +156,9 @@ pub struct RestoreOptions {
     pub iexclude: Vec<String>,
     /// What happens to what is there.
     pub overwrite: Overwrite,
-    /// Removes from restored directories what the snapshot has not, also what the backup excluded. Never above the paths that were backed up, nor
-    /// where the snapshot does not know what belongs there: in what is mounted there, and where the backup could not read; and
-    /// no repository.
+    /// Removes from restored directories what the snapshot has not, also what the backup excluded. Never above the paths
+    /// that were backed up, nor where the snapshot does not know what belongs there: in what is mounted there, and where
+    /// the backup could not read; and no repository.
     pub delete: bool,
     /// Makes holes of zeros in new files. Holes that the snapshot knows are made anyway.
     pub sparse: bool,
