@@ -52,8 +52,11 @@ fn if_no_row_has_the_named_bytes_the_object_is_corrupt() {
     assert!(text.contains("2 files of this name"), "{text}");
 }
 
-fn store_listed(emulator: &putio_emulator::Emulator) -> putback_remotes::PutioStore {
-    let store = store(emulator);
+fn store_listed(emulator: &Emulator) -> PutioStore {
+    listed(store(emulator))
+}
+
+fn listed(store: PutioStore) -> PutioStore {
     for folder in FOLDERS {
         store.list(folder).unwrap();
     }
@@ -277,8 +280,7 @@ fn a_storage_host_that_does_not_have_a_file_for_a_while_does_not_make_it_one_tha
     let twin = emulator.duplicate_file(id).unwrap();
     assert_eq!(store.list("packs").unwrap().len(), 2);
     for of in [id, twin] {
-        let missing = FaultRule::new(Fault::StorageMissing).path(&format!("/download/{of}"));
-        emulator.set_faults(vec![missing]);
+        withhold(&emulator, of);
         assert_eq!(store.read_all(&path, u64::MAX).unwrap(), bytes);
     }
     for of in [id, twin] {
@@ -347,11 +349,7 @@ fn withhold(emulator: &Emulator, id: i64) {
 /// A store whose client tries a few times only, with its folders listed.
 fn hasty_listed(emulator: &Emulator) -> PutioStore {
     let options = PutioOptions { client: client(emulator, 3), ..crate::support::options(emulator) };
-    let store = PutioStore::open(options).unwrap();
-    for folder in FOLDERS {
-        store.list(folder).unwrap();
-    }
-    store
+    listed(PutioStore::open(options).unwrap())
 }
 
 #[track_caller]

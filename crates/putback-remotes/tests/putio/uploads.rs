@@ -178,14 +178,7 @@ fn a_spooled_object_that_was_damaged_on_the_disk_is_given_up() {
 fn a_spooled_object_that_is_not_taken_keeps_no_other_from_being_sent() {
     let emulator = emulator();
     let directory = tempfile::tempdir().unwrap();
-    let (large, small) = (bytes(1, 6_000_000), bytes(2, 2_000_000));
-    interrupted(&emulator, directory.path(), &large, 1_000_000);
-    {
-        let store = hasty_store_in(&emulator, directory.path());
-        break_after(&emulator, 500_000);
-        write_in_pieces(&store, &path_of("packs", &small), &small).unwrap_err();
-        emulator.clear_faults();
-    }
+    let [large, small] = two_interrupted(&emulator, directory.path());
     let resume = || {
         let resumed = store_in(&emulator, directory.path()).resume_uploads().unwrap();
         resumed.into_iter().map(|info| info.path).collect::<Vec<_>>()
@@ -193,14 +186,14 @@ fn a_spooled_object_that_is_not_taken_keeps_no_other_from_being_sent() {
     emulator.set_quota(ACCOUNT, 1_000_000).unwrap();
     assert_eq!((resume(), spooled(directory.path()).len()), (Vec::new(), 4));
     emulator.set_quota(ACCOUNT, 4_000_000).unwrap();
-    assert_eq!(resume(), [path_of("packs", &small)]);
+    assert_eq!(resume(), [small]);
     emulator.set_quota(ACCOUNT, 100_000_000).unwrap();
     for fault in [Fault::CorruptUpload, Fault::PlanInactive] {
         emulator.set_faults(vec![FaultRule::new(fault).method("PATCH")]);
         assert_eq!((resume(), spooled(directory.path()).len()), (Vec::new(), 2));
     }
     emulator.clear_faults();
-    assert_eq!(resume(), [path_of("packs", &large)]);
+    assert_eq!(resume(), [large]);
     assert_eq!(spooled(directory.path()), [""; 0]);
 }
 
